@@ -1,0 +1,1 @@
+"""The library that the commands in `scripts/` share; every module has one subject and imports nothing heavy at the top."""
