@@ -97,11 +97,9 @@ def write_jsonl(path: Path | str, records: Iterable[dict]) -> int:
 
 def read_jsonl(path: Path | str) -> Iterator[dict]:
     """Stream the records of a JSON Lines file. Raises UserError with the line number when a line is cut or broken."""
-    try:
-        stream = Path(path).open(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    with stream:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    with Path(path).open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 yield json.loads(line)

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ThinkingFormat:
-    """Text around the trace: `open` + reasoning + `close` + answer. R1 distills: `<think>\\n`, `\\n</think>\\n\\n`; s1: its `<|im_start|>` turns."""
+    """The text around a trace: `open` + reasoning + `close` + answer.
+
+    R1 distills: `<think>\\n`, `\\n</think>\\n\\n`; s1: `<|im_start|>` turns.
+    """
 
     open: str = "<think>\n"
     close: str = "\n</think>\n\n"
