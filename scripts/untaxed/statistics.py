@@ -1,0 +1,330 @@
+"""Intervals and tests: rates, means, paired differences, correlations, agreement, and reasoning at matched safety.
+
+Every function is deterministic: a bootstrap takes its random numbers from `seed`. Scores lie on 0–1 and may be None or NaN
+(unparseable), which leaves that item out of that run. numpy and scipy are imported inside the functions, because light commands import
+this module.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LEVEL = 0.95
+RESAMPLES = 2000
+CHUNK = 250  # resamples held at once, so that 5,000 items × 2,000 resamples never lie in memory together
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval; `low` and `high` are None when the data cannot give one. `n` counts items, pairs or points."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def wilson(successes: float, n: int, level: float = LEVEL) -> Estimate:
+    """Wilson's score interval for a proportion (Wilson 1927). Raises ValueError when n is not positive or successes are outside 0..n."""
+    from scipy.stats import norm
+
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}: a proportion needs 0 <= successes <= n and n >= 1")
+    z = float(norm.ppf((1 + level) / 2))
+    rate = successes / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return Estimate(rate, low, high, n)
+
+
+def mean_interval(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> Estimate:
+    """Mean of one run's item scores: Wilson's interval when all are 0 or 1, else a percentile bootstrap over the items."""
+    if not values:
+        raise ValueError("no values: a mean needs at least one")
+    if all(value in (0, 1) for value in values):
+        return wilson(sum(values), len(values), level)
+    return hierarchical_mean([dict(enumerate(values))], seed=seed, resamples=resamples, level=level)
+
+
+def _matrix(runs: Sequence[Mapping[Hashable, float | None]], ids: Sequence[Hashable]) -> "np.ndarray":
+    """Scores as (runs, items), NaN where a run has none."""
+    import numpy as np
+
+    rows = [[math.nan if (score := run.get(name)) is None else score for name in ids] for run in runs]
+    return np.array(rows, dtype=float).reshape(len(runs), len(ids))
+
+
+def _strata(ids: Sequence[Hashable]) -> "list[np.ndarray]":
+    """Positions of the items of each benchmark: an id that is a tuple belongs to the benchmark that it starts with."""
+    import numpy as np
+
+    groups: dict[Hashable, list[int]] = {}
+    for position, name in enumerate(ids):
+        groups.setdefault(name[0] if isinstance(name, tuple) else "", []).append(position)
+    return [np.array(positions) for positions in groups.values()]
+
+
+def _item_means(matrix: "np.ndarray", weights: "np.ndarray") -> "np.ndarray":
+    """Mean over runs for each resample and item: (resamples, items), NaN where no drawn run has a score."""
+    import numpy as np
+
+    known = ~np.isnan(matrix)
+    count = weights @ known
+    total = weights @ np.where(known, matrix, 0.0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _macro_mean(values: "np.ndarray", weights: "np.ndarray", strata: "list[np.ndarray]") -> "np.ndarray":
+    """Mean over items within each benchmark, then over benchmarks: (resamples,)."""
+    import numpy as np
+
+    means = []
+    for positions in strata:
+        block = values[:, positions]
+        weight = weights[:, positions] * ~np.isnan(block)
+        total = weight.sum(axis=1)
+        means.append(np.where(total > 0, (weight * np.nan_to_num(block)).sum(axis=1) / np.maximum(total, 1e-12), np.nan))
+    stacked = np.stack(means)
+    known = ~np.isnan(stacked)
+    return np.where(known.any(axis=0), np.nansum(stacked, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan)
+
+
+def _draws(generator: "np.random.Generator", count: int, size: int) -> "np.ndarray":
+    """How often each of `count` things is drawn in a bootstrap resample: (size, count)."""
+    import numpy as np
+
+    return generator.multinomial(count, np.full(count, 1 / count), size=size)
+
+
+def _item_draws(generator: "np.random.Generator", strata: "list[np.ndarray]", items: int, size: int) -> "np.ndarray":
+    import numpy as np
+
+    weights = np.zeros((size, items))
+    for positions in strata:
+        weights[:, positions] = _draws(generator, len(positions), size)
+    return weights
+
+
+def _percentiles(draws: "np.ndarray", level: float) -> tuple[float, float]:
+    import numpy as np
+
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def hierarchical_mean(
+    runs: Sequence[Mapping[Hashable, float | None]], seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Estimate | None:
+    """Mean score over runs (seeds) and items, with a bootstrap that draws runs and items anew in each resample.
+
+    `runs`: one mapping id → score per run. Ids that are (benchmark, id) tuples are drawn within their benchmark, and benchmarks weigh
+    the same. With one run the interval covers items only. Percentile intervals over k runs are too narrow by about sqrt((k − 1) / k).
+    Where every score is the same 0 or 1 the interval is Wilson's for the number of items, since a bootstrap would have no width. None
+    without scores.
+    """
+    import numpy as np
+
+    ids = sorted({name for run in runs for name, score in run.items() if score is not None}, key=repr)
+    if not ids:
+        return None
+    matrix, strata = _matrix(runs, ids), _strata(ids)
+    ones = np.ones((1, len(ids)))
+    value = float(_macro_mean(_item_means(matrix, np.ones((1, len(runs)))), ones, strata)[0])
+    if value in (0.0, 1.0):
+        interval = wilson(value * len(ids), len(ids), level)
+        return Estimate(value, interval.low, interval.high, len(ids))
+    generator = np.random.default_rng(seed)
+    draws = []
+    for start in range(0, resamples, CHUNK):
+        size = min(CHUNK, resamples - start)
+        means = _item_means(matrix, _draws(generator, len(runs), size))
+        draws.append(_macro_mean(means, _item_draws(generator, strata, len(ids), size), strata))
+    return Estimate(value, *_percentiles(np.concatenate(draws), level), len(ids))
+
+
+def paired_bootstrap(
+    a: Mapping[Hashable, Mapping[Hashable, float | None]],
+    b: Mapping[Hashable, Mapping[Hashable, float | None]],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Estimate | None:
+    """Difference of means a − b over the ids that both sides scored, with a hierarchical bootstrap over runs and items.
+
+    `a`, `b`: run key (such as the seed) → {id → score}. A resample draws the same items for both sides. When both sides have the same
+    keys their runs are drawn in pairs too, else independently. Benchmarks and their weights as in `hierarchical_mean`. When no
+    resample differs (every score 0 or 1 and equal) the interval is Newcombe's (1998, method 10) for the number of items. None without
+    common ids.
+    """
+    import numpy as np
+
+    scored = [{name for run in side.values() for name, score in run.items() if score is not None} for side in (a, b)]
+    ids = sorted(scored[0] & scored[1], key=repr)
+    if not ids:
+        return None
+    paired = set(a) == set(b)
+    keys_a = sorted(a, key=repr)
+    keys_b = keys_a if paired else sorted(b, key=repr)
+    matrix_a, matrix_b = _matrix([a[key] for key in keys_a], ids), _matrix([b[key] for key in keys_b], ids)
+    strata = _strata(ids)
+    ones = np.ones((1, len(ids)))
+
+    def side(matrix: "np.ndarray", run_weights: "np.ndarray", item_weights: "np.ndarray") -> "np.ndarray":
+        return _macro_mean(_item_means(matrix, run_weights), item_weights, strata)
+
+    mean_a = float(side(matrix_a, np.ones((1, len(keys_a))), ones)[0])
+    mean_b = float(side(matrix_b, np.ones((1, len(keys_b))), ones)[0])
+    generator = np.random.default_rng(seed)
+    draws = []
+    for start in range(0, resamples, CHUNK):
+        size = min(CHUNK, resamples - start)
+        items = _item_draws(generator, strata, len(ids), size)
+        runs_a = _draws(generator, len(keys_a), size)
+        runs_b = runs_a if paired else _draws(generator, len(keys_b), size)
+        draws.append(side(matrix_a, runs_a, items) - side(matrix_b, runs_b, items))
+    low, high = _percentiles(np.concatenate(draws), level)
+    if low == high and mean_a in (0.0, 1.0) and mean_b in (0.0, 1.0):
+        low, high = _newcombe(wilson(mean_a * len(ids), len(ids), level), wilson(mean_b * len(ids), len(ids), level))
+    return Estimate(mean_a - mean_b, low, high, len(ids))
+
+
+def _newcombe(a: Estimate, b: Estimate) -> tuple[float, float]:
+    """Interval of a difference of two proportions from their Wilson intervals."""
+    difference = a.value - b.value
+    low = difference - math.hypot(a.value - a.low, b.high - b.value)
+    high = difference + math.hypot(a.high - a.value, b.value - b.low)
+    return low, high
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Pareto frontier of (safety, reasoning) points, by rising safety: no other point is at least as good in both.
+
+    It starts at the lowest safety seen: below its first corner the frontier is flat, since a safer model serves where less safety is
+    asked.
+    """
+    corners: list[tuple[float, float]] = []
+    for safety, reasoning in sorted(points, reverse=True):
+        if not corners or reasoning > corners[-1][1]:
+            corners.append((safety, reasoning))
+    corners.reverse()
+    lowest = min((safety for safety, _ in points), default=0.0)
+    if corners and lowest < corners[0][0]:
+        corners.insert(0, (lowest, corners[0][1]))
+    return corners
+
+
+def _mean_gap(a: list[tuple[float, float]], b: list[tuple[float, float]]) -> float | None:
+    """Mean of frontier a − frontier b over their common safety range; None when there is none."""
+    import numpy as np
+
+    low, high = max(a[0][0], b[0][0]), min(a[-1][0], b[-1][0])
+    if low > high:
+        return None
+    knots = np.array(sorted({low, high, *(s for s, _ in a + b if low <= s <= high)}))
+    gaps = np.interp(knots, *zip(*a, strict=True)) - np.interp(knots, *zip(*b, strict=True))
+    return float(np.trapezoid(gaps, knots) / (high - low)) if high > low else float(gaps[0])
+
+
+def matched_difference(
+    frontier_a: Sequence[tuple[Hashable, float, float]],
+    frontier_b: Sequence[tuple[Hashable, float, float]],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    level: float = LEVEL,
+    minimum_runs: int = 2,
+) -> Estimate | None:
+    """Difference in reasoning accuracy a − b at the same safety level.
+
+    `frontier_a`, `frontier_b`: one (setting, safety, reasoning) per run of each method; runs of one setting differ in their seed
+    alone. Each setting becomes its mean over seeds (so that a lucky seed makes no frontier), each method the Pareto frontier of its
+    settings, joined by straight lines. The value is the mean gap between the two frontiers over the safety range that both reach. The
+    interval draws the seeds of every setting anew and rebuilds both frontiers; it is None when no setting has two seeds, or when most
+    resamples lose the common range. Returns None when a method has fewer than `minimum_runs` runs or the ranges do not meet.
+    """
+    import numpy as np
+
+    if min(len(frontier_a), len(frontier_b)) < minimum_runs:
+        return None
+
+    def group(runs: Sequence[tuple[Hashable, float, float]]) -> list["np.ndarray"]:
+        settings: dict[Hashable, list[tuple[float, float]]] = {}
+        for setting, safety, reasoning in runs:
+            settings.setdefault(setting, []).append((safety, reasoning))
+        return [np.array(settings[setting]) for setting in sorted(settings, key=repr)]
+
+    def gap(a: list["np.ndarray"], b: list["np.ndarray"]) -> float | None:
+        return _mean_gap(*(frontier([tuple(block.mean(axis=0).tolist()) for block in side]) for side in (a, b)))
+
+    blocks_a, blocks_b = group(frontier_a), group(frontier_b)
+    n = len(frontier_a) + len(frontier_b)
+    value = gap(blocks_a, blocks_b)
+    if value is None:
+        return None
+    if all(len(block) < 2 for block in blocks_a + blocks_b):
+        return Estimate(value, None, None, n)
+    generator = np.random.default_rng(seed)
+
+    def redraw(blocks: list["np.ndarray"]) -> list["np.ndarray"]:
+        return [block[generator.integers(0, len(block), len(block))] for block in blocks]
+
+    draws = [drawn for _ in range(resamples) if (drawn := gap(redraw(blocks_a), redraw(blocks_b))) is not None]
+    if len(draws) < resamples / 2:
+        return Estimate(value, None, None, n)
+    return Estimate(value, *_percentiles(np.array(draws), level), n)
+
+
+def pearson(x: Sequence[float], y: Sequence[float], level: float = LEVEL) -> Estimate | None:
+    """Pearson's r with Fisher's z interval (needs 4 points). None with fewer than 3 points or when one side does not vary."""
+    from scipy.stats import norm, pearsonr
+
+    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    value = min(1.0, max(-1.0, float(pearsonr(x, y).statistic)))
+    if len(x) < 4:
+        return Estimate(value, None, None, len(x))
+    if abs(value) == 1:
+        return Estimate(value, value, value, len(x))
+    half = float(norm.ppf((1 + level) / 2)) / math.sqrt(len(x) - 3)
+    return Estimate(value, math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half), len(x))
+
+
+def spearman(x: Sequence[float], y: Sequence[float], seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> Estimate | None:
+    """Spearman's rank correlation with a bootstrap over points (needs 4). None with fewer than 3 points or when one side does not
+    vary.
+    """
+    import numpy as np
+    from scipy.stats import rankdata
+
+    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+
+    def correlation(index: "np.ndarray") -> "np.ndarray":
+        ranks = [rankdata(np.asarray(side, dtype=float)[index], axis=1) for side in (x, y)]
+        left, right = (side - side.mean(axis=1, keepdims=True) for side in ranks)
+        scale = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
+        return np.where(scale > 0, (left * right).sum(axis=1) / np.where(scale > 0, scale, 1), np.nan)
+
+    value = float(correlation(np.arange(len(x))[None, :])[0])
+    if len(x) < 4:
+        return Estimate(value, None, None, len(x))
+    index = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
+    return Estimate(value, *_percentiles(correlation(index), level), len(x))
+
+
+def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float | None:
+    """Agreement of two raters beyond chance (Cohen 1960). None when both give one and the same label throughout. Raises ValueError on
+    unequal lengths.
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"{len(a)} and {len(b)} labels: kappa needs two lists of the same length, not empty")
+    n = len(a)
+    observed = sum(left == right for left, right in zip(a, b, strict=True)) / n
+    expected = sum(list(a).count(label) * list(b).count(label) for label in set(a) | set(b)) / n**2
+    return None if expected == 1 else (observed - expected) / (1 - expected)

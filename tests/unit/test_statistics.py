@@ -1,0 +1,161 @@
+"""Statistics: values from published tables, scipy, and sums done by hand."""
+
+import pytest
+from scipy import stats
+from untaxed.statistics import (
+    cohen_kappa,
+    frontier,
+    hierarchical_mean,
+    matched_difference,
+    mean_interval,
+    paired_bootstrap,
+    pearson,
+    spearman,
+    wilson,
+)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(6, 50, 5.6, 23.8), (27, 50, 40.4, 67.0)],  # the LRM safety study's ASR resolution
+)
+def test_wilson_gives_the_published_intervals(successes, n, low, high):
+    interval = wilson(successes, n)
+    assert (round(100 * interval.low, 1), round(100 * interval.high, 1)) == (low, high)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 3), (81, 263), (148, 1319)])
+def test_wilson_agrees_with_scipy(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    interval = wilson(successes, n)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_without_items_is_an_error():
+    with pytest.raises(ValueError, match="n >= 1"):
+        wilson(0, 0)
+
+
+def test_the_bootstrap_of_a_mean_agrees_with_the_t_interval():
+    values = [((7 * i) % 100) / 100 for i in range(200)]
+    expected = stats.t.interval(0.95, 199, loc=sum(values) / 200, scale=stats.sem(values))
+    interval = mean_interval(values)
+    assert (interval.low, interval.high) == pytest.approx(expected, abs=0.006)
+    assert interval == mean_interval(values)
+
+
+def test_a_hierarchical_interval_widens_when_seeds_disagree():
+    alike = [{i: i % 2 for i in range(100)}] * 4
+    apart = [dict.fromkeys(range(100), score) for score in (0.0, 0.5, 0.5, 1.0)]
+    assert hierarchical_mean(alike).value == hierarchical_mean(apart).value == 0.5
+    width = [estimate.high - estimate.low for estimate in (hierarchical_mean(alike), hierarchical_mean(apart))]
+    assert width[1] > 2 * width[0]
+
+
+def test_benchmarks_weigh_the_same_whatever_their_size():
+    run = {("aime", i): 0.0 for i in range(10)} | {("gsm8k", i): 1.0 for i in range(90)}
+    assert hierarchical_mean([run]).value == pytest.approx(0.5)
+
+
+def test_a_rate_of_zero_keeps_wilsons_width():
+    interval = hierarchical_mean([dict.fromkeys(range(50), 0.0)] * 3)
+    assert (interval.low, interval.high) == (0.0, wilson(0, 50).high)
+
+
+def test_unparseable_scores_leave_the_mean():
+    assert hierarchical_mean([{1: 1.0, 2: 0.0, 3: None}]).value == 0.5
+    assert hierarchical_mean([{1: None}]) is None
+
+
+def test_pairing_removes_the_spread_between_items():
+    a = {0: {i: i / 100 + 0.1 for i in range(100)}}
+    b = {0: {i: i / 100 for i in range(100)}}
+    difference = paired_bootstrap(a, b)
+    assert (difference.value, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_a_paired_difference_agrees_with_the_paired_t_interval():
+    a = {0: {i: float((i * 37) % 101 < 60) for i in range(400)}}
+    b = {0: {i: float((i * 53) % 97 < 45) for i in range(400)}}
+    gaps = [a[0][i] - b[0][i] for i in range(400)]
+    expected = stats.t.interval(0.95, 399, loc=sum(gaps) / 400, scale=stats.sem(gaps))
+    difference = paired_bootstrap(a, b)
+    assert (difference.low, difference.high) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_difference_uses_common_ids_alone():
+    assert paired_bootstrap({0: {"x": 1.0, "y": 0.0}}, {0: {"x": 0.5, "z": 1.0}}).value == 0.5
+    assert paired_bootstrap({0: {"x": 1.0}}, {0: {"y": 1.0}}) is None
+
+
+def test_seeds_that_disagree_widen_a_difference():
+    base = {0: dict.fromkeys(range(50), 0.5)}
+    runs = {seed: dict.fromkeys(range(50), level) for seed, level in enumerate((0.1, 0.9, 0.2, 0.8))}
+    difference = paired_bootstrap(runs, base)
+    assert difference.value == pytest.approx(0.0)
+    assert difference.low < -0.2 < 0.2 < difference.high
+
+
+def test_all_or_nothing_differences_keep_a_width():
+    difference = paired_bootstrap({0: dict.fromkeys(range(20), 1.0)}, {0: dict.fromkeys(range(20), 0.0)})
+    # Newcombe: both Wilson bounds lie 0.1611 from the end at n = 20, so the low bound is 1 - sqrt(2) * 0.1611
+    assert (difference.low, difference.high) == pytest.approx((0.7722, 1.0), abs=1e-3)
+
+
+def test_the_frontier_drops_dominated_points():
+    points = [(0.2, 0.9), (0.5, 0.8), (0.4, 0.7), (0.9, 0.5), (0.9, 0.4), (0.1, 0.3)]
+    assert frontier(points) == [(0.1, 0.9), (0.2, 0.9), (0.5, 0.8), (0.9, 0.5)]
+
+
+def test_matched_difference_of_parallel_frontiers_is_their_distance():
+    low = [("x", 0.2, 0.8), ("x", 0.2, 0.8), ("y", 0.8, 0.4), ("y", 0.8, 0.4)]
+    high = [(setting, safety, reasoning + 0.1) for setting, safety, reasoning in low]
+    gap = matched_difference(high, low)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_matched_difference_is_the_mean_gap_over_the_common_range():
+    # a: flat at 0.9 over [0.0, 0.8]; b: from (0.4, 0.9) down to (1.0, 0.3). Common range [0.4, 0.8]: the gap grows 0 → 0.4, mean 0.2
+    a = [("a", 0.0, 0.9), ("b", 0.8, 0.9)]
+    b = [("a", 0.4, 0.9), ("b", 1.0, 0.3)]
+    assert matched_difference(a, b).value == pytest.approx(0.2)
+    assert matched_difference(a, b).low is None  # one seed per setting
+
+
+def test_matched_difference_needs_a_common_range_and_enough_runs():
+    assert matched_difference([("a", 0.1, 1), ("b", 0.2, 1)], [("a", 0.8, 1), ("b", 0.9, 1)]) is None
+    assert matched_difference([("a", 0.1, 1)], [("a", 0.0, 1), ("b", 0.9, 1)]) is None
+
+
+def test_a_lucky_seed_makes_no_frontier():
+    a = [("s", 0.5, 1.0), ("s", 0.5, 0.0)]
+    b = [("s", 0.5, 0.5), ("s", 0.5, 0.5)]
+    assert matched_difference(a, b).value == pytest.approx(0.0)
+
+
+def test_pearson_agrees_with_scipy_and_fishers_interval():
+    x, y = [1, 2, 3, 4, 5, 6.5, 7], [2, 1, 4, 3, 7, 5, 8]
+    expected = stats.pearsonr(x, y)
+    interval = expected.confidence_interval()
+    assert pearson(x, y).value == pytest.approx(expected.statistic)
+    assert (pearson(x, y).low, pearson(x, y).high) == pytest.approx((interval.low, interval.high))
+
+
+def test_spearman_agrees_with_scipy_and_its_interval_holds_the_value():
+    x, y = [1, 2, 3, 4, 5, 6.5, 7, 7], [2, 1, 4, 3, 7, 5, 8, 9]
+    rank = spearman(x, y)
+    assert rank.value == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert rank.low < rank.value <= rank.high
+
+
+def test_correlation_of_a_constant_is_none():
+    assert pearson([1, 1, 1, 1], [1, 2, 3, 4]) is None
+    assert spearman([1, 2, 3, 4], [5, 5, 5, 5]) is None
+
+
+def test_kappa_of_the_textbook_table():
+    # Cohen's worked example: 20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no: observed 0.7, expected 0.5 · 0.6 + 0.5 · 0.4 = 0.5, kappa 0.4
+    a = ["yes"] * 25 + ["no"] * 25
+    b = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
+    assert cohen_kappa(a, b) == pytest.approx(0.4)
+    assert cohen_kappa(["x", "x"], ["x", "x"]) is None
