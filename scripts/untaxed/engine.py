@@ -1,0 +1,424 @@
+"""One small engine for text that is not a benchmark: refining, distilling, attacking, judging. On transformers, vLLM or an OpenAI-like server.
+
+    with open_engine({"backend": "transformers", "model": "models/smollm2", "dtype": "bfloat16"}) as engine:
+        generations = generate_resumable(engine, requests, Sampling(max_new_tokens=256), "work/generations.jsonl")
+
+Keys of a spec (all but `backend` and `model` have defaults):
+  every backend     backend, model, thinking_prefix ("": put after the generation prompt), thinking ({open, close})
+  local backends    revision (required unless `model` is a folder), dtype ("auto"), max_model_len (the model's), threads,
+                    chat (true; false: the bare text of the messages), chat_template_kwargs ({}), batch_size (32; vLLM: 256)
+  transformers      batch_tokens (most cached tokens at once; no limit), device (cuda if there is one)
+  vllm              tensor_parallel_size, gpu_memory_utilization, enforce_eager, quantization, kv_cache_gib (CPU only, 2)
+  openai            base_url, api_key_env (the environment variable that holds the key), concurrency (8), tries (6), backoff_s (1),
+                    timeout_s (600), send_seed (true), max_tokens_field ("max_tokens"), extra_body ({})
+
+Sampling is drawn per request from (id, seed), never from a shared stream, so that a batch's composition does not change a request's
+random numbers. What remains is rounding: a batch's shape changes the last bits of the logits, which in bfloat16 flips many near ties.
+"""
+
+import hashlib
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from untaxed.records import UserError, fingerprint, read_jsonl
+from untaxed.thinking import ThinkingFormat
+
+TRANSPORT = {"base_url", "concurrency", "tries", "backoff_s", "timeout_s"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to generate: chat messages {role, content}. `prefill` is put into the model's mouth and is not part of the result."""
+
+    id: str
+    messages: list[dict]
+    seed: int = 0
+    prefill: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw. Temperature 0 is greedy; the text ends before the first of `stop`."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    stop: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What came back: the text without prompt, prefill and end token, but with its special tokens (thinking markers may be special).
+
+    `finish` is "length" when the text was cut by max_new_tokens or the model's context. `tokens` counts the generated tokens; `token_ids`
+    is empty when a server does not tell them. `opened` says that the prompt itself ended with the opening thinking marker.
+    """
+
+    id: str
+    text: str
+    token_ids: list[int]
+    finish: Literal["stop", "length"]
+    prompt_tokens: int
+    tokens: int = -1
+    opened: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0:
+            object.__setattr__(self, "tokens", len(self.token_ids))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request as a local model reads it."""
+
+    request: Request
+    token_ids: list[int]
+    opened: bool
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded model. `generate(requests, sampling)` yields results as they finish; `identity` is what else decides their text."""
+
+    generate: Callable[[Iterable[Request], Sampling], Iterator[Generation]]
+    identity: dict
+
+
+def draw_seed(request: Request) -> int:
+    """A seed below 2**31 that differs between requests of the same `seed`."""
+    digest = hashlib.sha256(f"{request.seed}\n{request.id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+@contextmanager
+def open_engine(spec: dict) -> Iterator[Engine]:
+    """Load the model that `spec` names (keys: the top of this module). Raises UserError for a spec that cannot work."""
+    backends = {"transformers": _open_transformers, "vllm": _open_vllm, "openai": _open_openai}
+    if spec.get("backend") not in backends:
+        raise UserError(f"engine.backend: {spec.get('backend')!r} is none of {', '.join(backends)}")
+    if not spec.get("model"):
+        raise UserError("engine.model: missing; give a model folder, or a name with a revision")
+    harmless = {
+        "model",
+        "threads",
+        "batch_size",
+        "batch_tokens",
+        "device",
+        "kv_cache_gib",
+        "gpu_memory_utilization",
+        "api_key_env",
+        *TRANSPORT,
+    }
+    identity = {"model": model_identity(spec["model"]), **{key: value for key, value in spec.items() if key not in harmless}}
+    generate = backends[spec["backend"]](spec)
+    yield Engine(generate, identity)
+
+
+def model_identity(model: str) -> Any:
+    """A name stands for itself; a folder for its path and the size and time of its files, so that a retrained model is another model."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [str(folder.resolve()), [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]]
+
+
+def generate_resumable(engine: Engine, requests: Iterable[Request], sampling: Sampling, path: Path | str) -> list[Generation]:
+    """Generate what `path` does not hold yet, append each result to it as it comes, and return all results in request order.
+
+    A result is reused when its id and the fingerprint of (messages, prefill, seed, sampling, engine) agree. A last line that a kill cut
+    short is removed. Raises UserError for two requests with one id.
+    """
+    requests = list(requests)
+    marks = {}
+    for request in requests:
+        if request.id in marks:
+            raise UserError(f"request {request.id}: the id occurs twice; ids must be unique")
+        marks[request.id] = fingerprint([asdict(request), asdict(sampling), engine.identity])
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done: dict[str, Generation] = {}
+    if path.exists():
+        _drop_cut_line(path)
+        for record in read_jsonl(path):
+            if marks.get(record["id"]) == record.pop("fingerprint"):
+                done[record["id"]] = Generation(**record)
+    missing = [request for request in requests if request.id not in done]
+    if missing:
+        with path.open("a", encoding="utf-8") as stream:
+            for generation in engine.generate(missing, sampling):
+                if generation.id in done:
+                    raise RuntimeError(f"request {generation.id}: the engine answered twice")
+                stream.write(json.dumps({**asdict(generation), "fingerprint": marks[generation.id]}, ensure_ascii=False) + "\n")
+                stream.flush()
+                done[generation.id] = generation
+    lost = [request.id for request in requests if request.id not in done]
+    if lost:
+        raise RuntimeError(f"request {lost[0]}: the engine ended without an answer ({len(lost)} of {len(requests)} missing)")
+    return [done[request.id] for request in requests]
+
+
+def _drop_cut_line(path: Path) -> None:
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def _check_local(spec: dict) -> dict:
+    """The arguments that make a load local and pinned."""
+    if Path(spec["model"]).is_dir():
+        return {"local_files_only": True}
+    if not spec.get("revision"):
+        raise UserError(f"engine.model: {spec['model']} is no folder and has no `revision`; fetch it first, or pin a revision")
+    return {"local_files_only": True, "revision": spec["revision"]}
+
+
+def _load_tokenizer(spec: dict) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(spec["model"], **_check_local(spec))
+    except OSError as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"engine.model: {spec['model']} has no tokenizer here ({why}); fetch the model first") from None
+    if spec.get("chat", True) and not tokenizer.chat_template:
+        raise UserError(f"engine.model: {spec['model']} has no chat template; add one, or set engine.chat to false")
+    return tokenizer
+
+
+def render(requests: Iterable[Request], tokenizer: Any, spec: dict, max_model_len: int) -> list[Prompt]:
+    """Requests as token ids: chat template, generation prompt, thinking prefix, prefill. Raises UserError when it fills the context."""
+    prompts = []
+    opening = spec.get("thinking", {}).get("open", "").strip()
+    for request in requests:
+        if spec.get("chat", True):
+            text = tokenizer.apply_chat_template(
+                request.messages, tokenize=False, add_generation_prompt=True, **spec.get("chat_template_kwargs", {})
+            )
+        else:
+            text = "".join(message["content"] for message in request.messages)
+        text += spec.get("thinking_prefix", "") + request.prefill
+        # A chat template writes its own special tokens; adding them again would double the BOS.
+        token_ids = tokenizer(text, add_special_tokens=not spec.get("chat", True))["input_ids"]
+        if len(token_ids) >= max_model_len:
+            length = len(token_ids)
+            raise UserError(
+                f"request {request.id}: its prompt has {length} tokens of {max_model_len}; raise engine.max_model_len or drop it"
+            )
+        prompts.append(Prompt(request, token_ids, bool(opening) and text.rstrip().endswith(opening)))
+    return prompts
+
+
+def cut_at_stop(text: str, stop: list[str]) -> tuple[str, bool]:
+    """The text before the first stop string, and whether there was one."""
+    ends = [position for position in (text.find(mark) for mark in stop) if position >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)
+
+
+def _open_transformers(spec: dict) -> Callable[[Iterable[Request], Sampling], Iterator[Generation]]:
+    import torch
+    from transformers.utils import logging
+
+    from untaxed import decoding
+
+    logging.disable_progress_bar()
+    if spec.get("threads"):
+        torch.set_num_threads(spec["threads"])
+    tokenizer = _load_tokenizer(spec)
+    device = spec.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = decoding.load_model(spec["model"], spec.get("dtype", "auto"), device, **_check_local(spec))
+    limit = spec.get("max_model_len") or getattr(model.config, "max_position_embeddings", None) or 10**9
+    ends = decoding.end_tokens(model, tokenizer)
+
+    def generate(requests: Iterable[Request], sampling: Sampling) -> Iterator[Generation]:
+        prompts = render(requests, tokenizer, spec, limit)
+        rows = [
+            decoding.Row(
+                index=index,
+                prompt=prompt.token_ids,
+                max_new_tokens=min(sampling.max_new_tokens, limit - len(prompt.token_ids)),
+                draws=random.Random(draw_seed(prompt.request)),
+            )
+            for index, prompt in enumerate(prompts)
+        ]
+
+        def stopped(tokens: list[int]) -> bool:
+            # A token is rarely less than a character, so this tail holds every stop string that the newest token can complete.
+            tail = tokens[-(max(map(len, sampling.stop)) + 8) :]
+            return cut_at_stop(tokenizer.decode(tail, skip_special_tokens=False), sampling.stop)[1]
+
+        finished = decoding.decode(
+            model,
+            rows,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            ends=ends,
+            stopped=stopped if sampling.stop else None,
+            batch_size=spec.get("batch_size", 32),
+            batch_tokens=spec.get("batch_tokens"),
+        )
+        for row in finished:
+            ended = row.tokens[-1] in ends
+            text = tokenizer.decode(row.tokens[:-1] if ended else row.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            text, cut = cut_at_stop(text, sampling.stop)
+            prompt = prompts[row.index]
+            finish = "stop" if ended or cut else "length"
+            yield Generation(prompt.request.id, text, row.tokens, finish, len(row.prompt), opened=prompt.opened)
+
+    return generate
+
+
+def _open_vllm(spec: dict) -> Callable[[Iterable[Request], Sampling], Iterator[Generation]]:
+    import torch
+
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if not torch.cuda.is_available():
+        # A second process would load torch again: 74 s instead of 12 s.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(spec.get("kv_cache_gib", 2)))
+        if spec.get("threads"):
+            os.environ.setdefault("OMP_NUM_THREADS", str(spec["threads"]))
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    try:
+        from vllm import LLM, SamplingParams
+        from vllm.inputs import TokensPrompt
+    except ImportError as error:
+        raise UserError(f"engine.backend: vllm cannot be imported ({error}); install it, or take the transformers backend") from None
+
+    tokenizer = _load_tokenizer(spec)
+    arguments = {"revision": spec["revision"], "tokenizer_revision": spec["revision"]} if spec.get("revision") else {}
+    for key in ("dtype", "max_model_len", "tensor_parallel_size", "gpu_memory_utilization", "enforce_eager", "quantization"):
+        if spec.get(key) is not None:
+            arguments[key] = spec[key]
+    llm = LLM(model=spec["model"], trust_remote_code=False, max_num_seqs=spec.get("batch_size", 256), **arguments)
+    limit = llm.llm_engine.model_config.max_model_len
+
+    def generate(requests: Iterable[Request], sampling: Sampling) -> Iterator[Generation]:
+        prompts = render(requests, tokenizer, spec, limit)
+        waiting = {}
+        # Steps by hand rather than LLM.generate: results come as they finish, so a killed job keeps them.
+        for index, prompt in enumerate(prompts):
+            parameters = SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=min(sampling.max_new_tokens, limit - len(prompt.token_ids)),
+                stop=list(sampling.stop),
+                seed=draw_seed(prompt.request),
+                skip_special_tokens=False,
+                spaces_between_special_tokens=False,
+            )
+            number = llm.llm_engine.add_request(str(index), TokensPrompt(prompt_token_ids=prompt.token_ids), parameters)
+            waiting[str(index)] = (prompt, number)
+        try:
+            while llm.llm_engine.has_unfinished_requests():
+                for output in llm.llm_engine.step():
+                    if not output.finished:
+                        continue
+                    prompt, _ = waiting.pop(output.request_id)
+                    best = output.outputs[0]
+                    finish = "length" if best.finish_reason == "length" else "stop"
+                    yield Generation(
+                        prompt.request.id, best.text, list(best.token_ids), finish, len(prompt.token_ids), opened=prompt.opened
+                    )
+        finally:
+            if waiting:
+                llm.llm_engine.abort_request([number for _, number in waiting.values()])
+
+    return generate
+
+
+def _open_openai(spec: dict) -> Callable[[Iterable[Request], Sampling], Iterator[Generation]]:
+    import openai
+
+    if not spec.get("base_url"):
+        raise UserError("engine.base_url: missing; give the address of the server, up to and with /v1")
+    name = spec.get("api_key_env")
+    if name and not os.environ.get(name):
+        raise UserError(f"engine.api_key_env: the environment variable {name} is empty; export the server's key in it")
+    client = openai.OpenAI(
+        base_url=spec["base_url"], api_key=os.environ[name] if name else "none", max_retries=0, timeout=spec.get("timeout_s", 600)
+    )
+
+    def generate(requests: Iterable[Request], sampling: Sampling) -> Iterator[Generation]:
+        from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
+        failures: list[str] = []
+        queue, running = iter(requests), set()
+        with ThreadPoolExecutor(spec.get("concurrency", 8)) as pool:
+            while True:
+                # After a failure nothing new is asked, but what is under way is kept.
+                while not failures and len(running) < spec.get("concurrency", 8) and (request := next(queue, None)) is not None:
+                    running.add(pool.submit(_ask, client, request, sampling, spec))
+                if not running:
+                    break
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    if isinstance(answer := future.result(), Generation):
+                        yield answer
+                    else:
+                        failures.append(answer)
+        if failures:
+            raise UserError(f"{failures[0]} ({len(failures)} requests failed; answers so far are kept, run again to go on)")
+
+    return generate
+
+
+def _ask(client: Any, request: Request, sampling: Sampling, spec: dict) -> Generation | str:
+    """One answer, or one line that says why there is none. Server messages are left out: they may repeat a prompt or a key."""
+    import openai
+
+    messages, extra = list(request.messages), dict(spec.get("extra_body", {}))
+    if prefix := spec.get("thinking_prefix", "") + request.prefill:
+        messages.append({"role": "assistant", "content": prefix})
+        extra |= {"continue_final_message": True, "add_generation_prompt": False}
+    arguments: dict[str, Any] = {
+        "model": spec["model"],
+        "messages": messages,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        spec.get("max_tokens_field", "max_tokens"): sampling.max_new_tokens,
+    }
+    if sampling.stop:
+        arguments["stop"] = list(sampling.stop)
+    if spec.get("send_seed", True):
+        arguments["seed"] = draw_seed(request)
+    if extra:
+        arguments["extra_body"] = extra
+    tries, reason = spec.get("tries", 6), ""
+    for attempt in range(tries):
+        if attempt:
+            # Half of the wait is random, so that many clients do not come back at the same moment.
+            time.sleep(min(60.0, spec.get("backoff_s", 1.0) * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+        try:
+            return _read_answer(client.chat.completions.create(**arguments), request, spec)
+        except (openai.RateLimitError, openai.InternalServerError) as error:
+            reason = f"HTTP {error.status_code}"
+        except openai.APIStatusError as error:
+            return f"request {request.id}: refused with HTTP {error.status_code}; check engine.model, the key and the length of the prompt"
+        except openai.APITimeoutError:
+            reason = f"no answer within {spec.get('timeout_s', 600)} s"
+        except (openai.APIError, ValueError, TypeError, AttributeError, IndexError) as error:
+            reason = type(error).__name__
+    return f"request {request.id}: no answer after {tries} tries (last: {reason})"
+
+
+def _read_answer(reply: Any, request: Request, spec: dict) -> Generation:
+    """A reply without a choice raises IndexError or TypeError, as one that is no completion does, and is asked again."""
+    choice = reply.choices[0]
+    text = choice.message.content or ""
+    # Servers with a reasoning parser hand the trace over apart from the answer.
+    trace = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
+    if trace:
+        text = ThinkingFormat(**spec.get("thinking", {})).join(trace, text)
+    usage = reply.usage
+    finish = "length" if choice.finish_reason == "length" else "stop"
+    return Generation(request.id, text, [], finish, usage.prompt_tokens if usage else 0, usage.completion_tokens if usage else 0)
