@@ -1,0 +1,77 @@
+"""A made-up study with known truth, as run folders, for the tests of what reads results: rates are exact, items are made by counting."""
+
+from pathlib import Path
+
+from untaxed.metrics import Results, collect, read_results
+from untaxed.records import write_json, write_jsonl, write_yaml
+
+ITEMS = 40
+BASE_ACCURACY = 0.9
+
+
+def score(index: int, rate: float, seed: int) -> float:
+    """1 for exactly `rate` of ITEMS items (to the nearest item), in an order that depends on the seed."""
+    return float((index * 7 + seed * 11) % ITEMS < round(rate * ITEMS))
+
+
+def write_run(folder: Path, spec: dict, accuracy: float, refusal: float, *, over_refusal: float = 0.1, shift: float | None = None) -> Path:
+    """One run folder whose rates are `accuracy` (two benchmarks), `refusal` (harmful prompts) and `over_refusal` (benign ones)."""
+    samples, verdicts = [], []
+    for benchmark, kind in (("sums", "reasoning"), ("chains", "reasoning"), ("harm", "harmful"), ("harmless", "benign")):
+        for index in range(ITEMS):
+            record = {"benchmark": benchmark, "id": f"{index:03d}", "harmful": kind == "harmful", "correct": None}
+            if kind == "reasoning":
+                record["correct"] = score(index, accuracy, spec["seed"])
+            else:
+                refused = score(index, refusal if kind == "harmful" else over_refusal, spec["seed"])
+                verdict = "refusal" if refused else "compliance"
+                verdicts.append({"benchmark": benchmark, "id": record["id"], "judge": "string_match", "verdict": verdict, "score": None})
+            samples.append(record)
+    write_yaml(folder / "run.yaml", spec)
+    write_jsonl(folder / "samples.jsonl", samples)
+    write_jsonl(folder / "verdicts" / "string_match.jsonl", verdicts)
+    if shift is not None:
+        similarity = {"mean": 1 - shift, "ci_low": 1 - shift - 0.02, "ci_high": 1 - shift + 0.02, "n": 20}
+        write_json(folder / "shift.json", {"similarity": similarity, "shift": shift, "nll": {"mean": 1 + shift, "n_tokens": 500}})
+    write_json(folder / "train_manifest.json", {"loss": [2.0, 1.0, 0.5 + shift if shift else 0.5], "tokens": {"answer": 100}})
+    return folder
+
+
+def spec_of(method: str, source: str, n: int, seed: int, benign: int = 0) -> dict:
+    trainer = {"trainer_name": "full", "trainer": {"learning_rate": 5e-5, "epochs": 5.0}}
+    name = f"tiny--{source}-{method}-b{benign}--full--n{n}--s{seed}"
+    return {"run": name, "model": "tiny", "recipe": f"{source}-{method}-b{benign}", "method": method, "source": source} | {
+        "benign": benign, "n": n, "seed": seed, **trainer,
+    }  # fmt: skip
+
+
+def write_base(folder: Path) -> Path:
+    spec = {"run": "base--tiny", "model": "tiny", "recipe": "none", "method": "none", "source": "none", "benign": 0, "n": 0, "seed": 0}
+    return write_run(folder, spec, BASE_ACCURACY, 0.0, over_refusal=0.0)
+
+
+def results_of(folders: list[Path], place: Path) -> Results:
+    collect(folders, place / "metrics.csv", place / "items.parquet")
+    return read_results(place / "metrics.csv", place / "items.parquet")
+
+
+def study(place: Path, seeds: int = 3, flip: bool = False, methods: tuple[str, ...] = ("vanilla", "dgr")) -> Results:
+    """Two sources × methods × n in 10, 100 × benign in 0, 20. DGR keeps 0.85 where vanilla falls to 0.45; `flip` exchanges them."""
+    folders = [write_base(place / "runs" / "base")]
+    for source in ("direct", "reasoned"):
+        for method in methods:
+            good = (method == "dgr") != flip
+            for n in (10, 100):
+                for benign in (0, 20):
+                    for seed in range(seeds):
+                        spec = spec_of(method, source, n, seed, benign)
+                        wobble = 0.025 * (seed - 1)
+                        accuracy = (0.85 if good else 0.45 + (0.2 if n == 10 else 0)) - (0.05 if source == "direct" else 0) + wobble
+                        refusal = (0.7 if n == 10 else 0.9) + wobble
+                        over = 0.6 if benign == 0 else 0.2
+                        folders.append(
+                            write_run(
+                                place / "runs" / spec["run"], spec, accuracy, refusal, over_refusal=over, shift=round(0.95 - accuracy, 3)
+                            )
+                        )
+    return results_of(folders, place)
