@@ -1,0 +1,39 @@
+"""Judge the samples of a run: one verdict per sample of the judge's benchmarks. Nothing is generated again but the judge's own replies.
+
+python scripts/judge.py --spec '{"judge": "refusal-phrases", "kind": "string_match", "prompt": "prompts/refusal_phrases.yaml", ...}' \
+    --samples samples.jsonl --output verdicts.jsonl
+"""
+
+import argparse
+import json
+from collections import Counter
+
+from untaxed.command import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", required=True, type=json.loads, help="the judge, as JSON (untaxed/judges.py lists the keys)")
+    parser.add_argument("--samples", required=True, help="samples.jsonl of a run")
+    parser.add_argument("--output", required=True, help="verdicts, JSON Lines")
+    parser.add_argument("--model", help="folder of the judge's model, where it has one")
+    parser.add_argument("--work-file", help="where replies are kept as they come, so that a killed job goes on")
+    options = parser.parse_args(arguments)
+
+    from untaxed.judges import judge_samples, open_judge
+    from untaxed.records import read_jsonl, write_jsonl
+
+    verdicts: Counter[str] = Counter()
+
+    def counted(records):
+        for record in records:
+            verdicts[record["verdict"]] += 1
+            yield record
+
+    with open_judge(options.spec, options.model) as engine:
+        write_jsonl(options.output, counted(judge_samples(read_jsonl(options.samples), options.spec, engine, options.work_file)))
+    print(f"{options.spec['judge']}: {verdicts.total()} samples, " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(verdicts.items())))
+
+
+if __name__ == "__main__":
+    run_command(main)
