@@ -1,0 +1,140 @@
+"""Facts about prepared model folders."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from untaxed.models import check_snapshot, prepare
+from untaxed.records import UserError, read_json, sha256, write_json
+
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A prepared model organism."""
+    path = tmp_path_factory.mktemp("models") / "organism"
+    prepare({"kind": "organism", "seed": 3}, None, path)
+    return path
+
+
+@pytest.fixture
+def snapshot(folder, tmp_path) -> Path:
+    """A copy of the organism that a test may damage."""
+    return Path(shutil.copytree(folder, tmp_path / "snapshot"))
+
+
+def test_a_prepared_organism_loads_and_generates(folder):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "1+1"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    assert tokenizer.decode(inputs["input_ids"][0]) == "<user>1+1<assistant>"
+    output = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    assert output.shape[1] > inputs["input_ids"].shape[1]
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids("<eos>")
+
+
+def test_the_record_counts_the_stored_parameters(folder):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert read_json(folder / "model.json")["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_nothing_that_unpickles_is_written(folder):
+    assert {path.suffix for path in folder.iterdir()} <= {".json", ".jinja", ".safetensors"}
+
+
+def test_a_copied_snapshot_is_the_same_model_and_shares_its_weights(folder, tmp_path):
+    record = prepare({"kind": "folder"}, folder, tmp_path / "copy")
+    assert sha256(tmp_path / "copy/model.safetensors") == sha256(folder / "model.safetensors")
+    assert record["source"]["files"]["config.json"] == sha256(folder / "config.json")
+    assert os.path.samefile(tmp_path / "copy/model.safetensors", folder / "model.safetensors")
+
+
+def test_padding_that_equals_eos_is_replaced_and_the_snapshot_itself_is_untouched(snapshot, tmp_path):
+    settings = read_json(snapshot / "tokenizer_config.json") | {"pad_token": "<eos>"}
+    write_json(snapshot / "tokenizer_config.json", settings)
+    record = prepare({"kind": "folder"}, snapshot, tmp_path / "copy")
+    assert (record["pad"]["token"], record["pad_is_eos"]) == ("<unk>", False)
+    assert read_json(tmp_path / "copy/config.json")["pad_token_id"] == record["pad"]["id"]
+    assert read_json(snapshot / "tokenizer_config.json") == settings
+
+
+def test_the_wanted_padding_token_must_exist(snapshot, tmp_path):
+    assert prepare({"kind": "folder", "pad_token": "<unk>"}, snapshot, tmp_path / "copy")["pad"]["token"] == "<unk>"
+    with pytest.raises(UserError, match="nowhere"):
+        prepare({"kind": "folder", "pad_token": "<nowhere>"}, snapshot, tmp_path / "other")
+
+
+def test_generation_stops_at_the_tokenizers_eos_even_if_the_snapshot_forgot(snapshot, tmp_path):
+    eos = read_json(snapshot / "model.json")["eos"]["id"]
+    write_json(snapshot / "generation_config.json", {"eos_token_id": 77})
+    prepare({"kind": "folder"}, snapshot, tmp_path / "copy")
+    assert read_json(tmp_path / "copy/generation_config.json")["eos_token_id"] == [eos, 77]
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "old/weights.pt", "state.pkl", "modeling_custom.py"])
+def test_a_snapshot_with_a_file_that_runs_code_is_refused(snapshot, name):
+    (snapshot / name).parent.mkdir(exist_ok=True)
+    (snapshot / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=Path(name).name):
+        check_snapshot(snapshot)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_snapshot_that_asks_for_remote_code_is_refused(snapshot, name):
+    write_json(snapshot / name, read_json(snapshot / name) | {"auto_map": {"AutoModelForCausalLM": "modeling.Custom"}})
+    with pytest.raises(UserError, match="auto_map"):
+        check_snapshot(snapshot)
+
+
+def test_a_missing_shard_is_named(snapshot):
+    write_json(snapshot / "model.safetensors.index.json", {"weight_map": {"a": "model-00001-of-00002.safetensors"}})
+    with pytest.raises(UserError, match="model-00001-of-00002"):
+        check_snapshot(snapshot)
+
+
+def test_an_unknown_kind_and_a_missing_asset_are_errors(tmp_path):
+    with pytest.raises(UserError, match="gguf, folder, organism"):
+        prepare({"kind": "onnx"}, None, tmp_path / "model")
+    with pytest.raises(UserError, match="fetch it first"):
+        prepare({"kind": "folder"}, tmp_path / "nowhere", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_command_writes_the_model_folder(tmp_path, root):
+    import importlib.util
+
+    module = importlib.util.spec_from_file_location("prepare_model", root / "scripts/prepare_model.py")
+    command = importlib.util.module_from_spec(module)
+    module.loader.exec_module(command)
+    command.main(["--spec", json.dumps({"kind": "organism", "hidden_size": 32, "layers": 1}), "--output", str(tmp_path / "tiny")])
+    assert read_json(tmp_path / "tiny/model.json")["kind"] == "organism"
+
+
+def test_a_converted_gguf_model_writes_the_same_greedy_text(tmp_path):
+    """SmolLM2-135M-Instruct (Q4_1) before and after conversion. Needs the asset: a minute of work for one fact."""
+    gguf = os.environ.get("UNTAXED_TEST_GGUF")
+    if not gguf:
+        pytest.skip("set UNTAXED_TEST_GGUF to the SmolLM2-135M-Instruct GGUF file of the laptop study")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    record = prepare({"kind": "gguf", "dtype": "float32"}, gguf, tmp_path / "model")
+    assert record["source"]["sha256"] == GGUF_SHA256
+    assert record["pad_is_eos"] is False
+    converted = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    original = AutoModelForCausalLM.from_pretrained(Path(gguf).parent, gguf_file=Path(gguf).name, dtype=torch.float32)
+    assert converted.lm_head.weight is converted.model.embed_tokens.weight
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    texts = [tokenizer.decode(model.generate(**inputs, max_new_tokens=20, do_sample=False)[0]) for model in (original, converted)]
+    assert texts[0] == texts[1]
+    assert "Paris" in texts[1]
