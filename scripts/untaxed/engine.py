@@ -1,4 +1,4 @@
-"""One small engine for text that is not a benchmark: refining, distilling, attacking, judging. On transformers, vLLM or an OpenAI-like server.
+"""One engine for text that is not a benchmark (refining, distilling, attacking, judging): transformers, vLLM or OpenAI-like servers.
 
     with open_engine({"backend": "transformers", "model": "models/smollm2", "dtype": "bfloat16"}) as engine:
         generations = generate_resumable(engine, requests, Sampling(max_new_tokens=256), "work/generations.jsonl")
