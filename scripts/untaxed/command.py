@@ -2,9 +2,7 @@
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
-from typing import NoReturn
 
 SAVED = 75  # EX_TEMPFAIL of sysexits.h: the work is saved, the same call goes on with it
 STOPPED = 130  # what a shell reports after Ctrl-C
@@ -21,7 +19,7 @@ class Interrupted(SystemExit):
         return self.message
 
 
-def run_command(main: Callable[[list[str]], None]) -> NoReturn:
+def run_command(main: Callable[[list[str]], None]) -> None:
     """Call `main` with the command line, in the warm server of `UNTAXED_WARM` if it answers, and exit.
 
     Exit codes: 0 done; 1 error (a UserError as one line, all else with its traceback); 75 stopped and saved; 130 Ctrl-C.
@@ -54,6 +52,8 @@ def run_here(main: Callable[[list[str]], None], arguments: list[str]) -> int:
         if isinstance(error, UserError):
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
         else:
+            import traceback
+
             traceback.print_exc()
         return 1
     return 0

@@ -1,0 +1,111 @@
+"""Exit codes and error lines of a command, each in a real process."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = """
+import sys, time
+from untaxed.command import Interrupted, run_command
+from untaxed.records import UserError
+
+def main(arguments):
+    match arguments:
+        case ["mistake"]:
+            raise UserError("config.yaml: model: no model named smol;\\n  the nearest name is smollm2")
+        case ["bug"]:
+            raise ValueError("a bug")
+        case ["saved"]:
+            raise Interrupted("saved step 40")
+        case ["exit", code]:
+            sys.exit(int(code))
+        case ["library"]:
+            import evaluate
+            print(evaluate.__file__)
+        case ["wait"]:
+            print("ready", flush=True)
+            time.sleep(20)
+        case _:
+            print(arguments)
+
+if __name__ == "__main__":
+    run_command(main)
+"""
+
+
+@pytest.fixture
+def command(root: Path, tmp_path: Path) -> Path:
+    (tmp_path / "untaxed").symlink_to(root / "scripts/untaxed")
+    path = tmp_path / "example.py"
+    path.write_text(COMMAND)
+    return path
+
+
+def run(command: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    settings = {name: value for name, value in os.environ.items() if name != "UNTAXED_WARM"} | environment
+    return subprocess.run([sys.executable, command, *arguments], env=settings, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_main_gets_the_command_line_and_success_is_0(command):
+    result = run(command, "--run", "a b")
+    assert (result.returncode, result.stdout) == (0, "['--run', 'a b']\n")
+
+
+def test_a_mistake_of_the_user_is_one_line_and_1(command):
+    result = run(command, "mistake")
+    assert (result.returncode, result.stderr) == (1, "error: config.yaml: model: no model named smol; the nearest name is smollm2\n")
+
+
+def test_a_bug_is_a_traceback_and_1(command):
+    result = run(command, "bug")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback")
+
+
+def test_a_command_that_saved_before_it_stopped_exits_with_75(command):
+    result = run(command, "saved")
+    assert (result.returncode, result.stderr) == (75, "stopped: saved step 40\n")
+
+
+def test_an_exit_code_of_its_own_passes(command):
+    assert run(command, "exit", "7").returncode == 7
+
+
+def test_ctrl_c_is_130_without_a_traceback(command):
+    process = subprocess.Popen([sys.executable, command, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert process.stderr.read() == "stopped by the keyboard\n"
+
+
+def test_a_dead_socket_of_the_warm_server_changes_nothing(command, tmp_path):
+    assert run(command, "hello", UNTAXED_WARM=str(tmp_path / "gone.sock")).stdout == "['hello']\n"
+
+
+def test_a_command_named_like_a_library_does_not_hide_it(command, tmp_path):
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    (libraries / "evaluate.py").write_text("")
+    (tmp_path / "evaluate.py").write_text("raise SystemExit('the command was imported')")
+    assert run(command, "library", PYTHONPATH=str(libraries)).stdout == f"{libraries / 'evaluate.py'}\n"
+
+
+def test_importing_it_brings_no_module_that_costs_a_command_milliseconds(root):
+    code = "import sys; before = set(sys.modules); import untaxed.command; print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    result = subprocess.run([sys.executable, "-S", "-c", code], cwd=root / "scripts", capture_output=True, text=True, check=True)
+    assert set(result.stdout.split()) <= {
+        "untaxed",
+        "collections",
+        "itertools",
+        "keyword",
+        "operator",
+        "reprlib",
+        "_collections",
+        "_operator",
+        "builtins",
+    }
