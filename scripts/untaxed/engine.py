@@ -400,10 +400,11 @@ def _ask(client: Any, request: Request, sampling: Sampling, spec: dict) -> Gener
             time.sleep(min(60.0, spec.get("backoff_s", 1.0) * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
         try:
             return _read_answer(client.chat.completions.create(**arguments), request, spec)
-        except (openai.RateLimitError, openai.InternalServerError) as error:
-            reason = f"HTTP {error.status_code}"
         except openai.APIStatusError as error:
-            return f"request {request.id}: refused with HTTP {error.status_code}; check engine.model, the key and the length of the prompt"
+            reason = f"HTTP {error.status_code}"
+            if error.status_code >= 500 or error.status_code in (408, 409, 429):
+                continue
+            return f"request {request.id}: refused with {reason}; check engine.model, the key and the length of the prompt"
         except openai.APITimeoutError:
             reason = f"no answer within {spec.get('timeout_s', 600)} s"
         except (openai.APIError, ValueError, TypeError, AttributeError, IndexError) as error:
