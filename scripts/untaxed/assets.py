@@ -361,8 +361,10 @@ def _hub_wait(error: Exception) -> float | None:
 def _hub_fault(error: Exception) -> str | None:
     """One line on why the hub failed; None for what is not the hub's fault."""
     import httpx2
-    from huggingface_hub.errors import GatedRepoError, HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, LocalEntryNotFoundError, RevisionNotFoundError
 
+    if isinstance(error, (EntryNotFoundError, RevisionNotFoundError)) and not isinstance(error, LocalEntryNotFoundError):
+        return "no such file or revision in the repository"
     if isinstance(error, GatedRepoError):
         return "the account of HF_TOKEN has no access; accept the licence on the repository's page"
     if isinstance(error, (OSError, httpx2.HTTPError, HFValidationError, ValueError)):

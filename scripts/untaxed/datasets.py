@@ -15,7 +15,7 @@ from untaxed.thinking import ThinkingFormat
 PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
 THINK = ThinkingFormat()
 TOPIC_WORDS = 6
-COMMON = ("limit", "offset", "shuffle", "seed", "split", "test_share", "ngram")
+COMMON = ("limit", "offset", "shuffle", "seed", "split", "test_share", "ngram", "overlap")
 
 
 # ---- help for adapters --------------------------------------------------------------------------------------------------------
@@ -502,7 +502,7 @@ def prepare(spec: dict, asset_folders: dict[str, Path]) -> list[dict]:
 def prepare_against(spec: dict, asset_folders: dict[str, Path], against: list[dict]) -> tuple[list[dict], list[str]]:
     """Make the rows of a dataset spec {adapter, options, limit, seed, responses, …}, without those found in `against`: (rows, removed ids).
 
-    `limit`, `offset`, `shuffle`, `seed`, `split` (train or test), `test_share` and `ngram` may stand in the spec or among the options.
+    `limit`, `offset`, `shuffle`, `seed`, `split` (train or test), `test_share`, `ngram`, `overlap` may stand in the spec or in the options.
     Rows are shuffled by `seed` when a limit or offset is given, so limit 10 is the start of limit 100 and an offset never meets it;
     `shuffle: false` takes the upstream order. `split` divides by a hash of the prompt: no prompt stands on both sides. Rows found in
     `against` go before the limit counts. `ngram` (see `contamination`) is 8, but 0 for generators, whose prompts share a template.
@@ -518,12 +518,13 @@ def prepare_against(spec: dict, asset_folders: dict[str, Path], against: list[di
     belongs = _side(common["split"], 0.2 if common["test_share"] is None else common["test_share"])
     table = "folder" in parameters
     ngram = common["ngram"] if common["ngram"] is not None else (8 if table else 0)
+    overlap = 0.5 if common["overlap"] is None else common["overlap"]
     if table:
         rows = [r for r in adapter(_folder(name, asset_folders), **options) if belongs(r["prompt"])]
-        rows, removed = decontaminate(rows, against, ngram)
+        rows, removed = decontaminate(rows, against, ngram, overlap)
         shuffle = common["shuffle"] if common["shuffle"] is not None else bool(limit or offset)
     else:
-        contaminated, hashes = contamination(against, ngram), {}
+        contaminated, hashes = contamination(against, ngram, overlap), {}
 
         def wanted(prompt: str) -> bool:
             if found := contaminated(prompt):
@@ -614,7 +615,7 @@ def contamination(against: Iterable[dict], ngram: int = 8, overlap: float = 0.5)
     """A test of whether a prompt holds one of the `against` prompts.
 
     The method is Tulu 3's (arXiv:2411.15124): a prompt is found in another when more than `overlap` of its words lie in 8-grams that
-    both share. Added here: normalised equality always counts; a prompt shorter than `ngram` is one n-gram of its own length (at least 4
+    both share. Added here: normalised equality always counts; a prompt shorter than `ngram` is one n-gram of its own length (at least 3
     words); and n-grams in over a tenth of the `against` prompts (five or more) are a template of that set, whose words count neither
     way. `ngram: 0` is equality alone.
     """
@@ -623,7 +624,7 @@ def contamination(against: Iterable[dict], ngram: int = 8, overlap: float = 0.5)
     index: dict[tuple, list[tuple[int, int]]] = {}
     for number, prompt in enumerate(prompts):
         length = min(ngram, len(prompt))
-        if ngram and length >= min(4, ngram):
+        if ngram and length >= min(3, ngram):
             for start in range(len(prompt) - length + 1):
                 index.setdefault(prompt[start : start + length], []).append((number, start))
     template: dict[int, set[int]] = {}

@@ -1,6 +1,7 @@
-"""Raw data sets become rows: counts and fields as their papers state them, sums checked by reasoning-gym, decontamination worked by hand."""
+"""Raw data sets become rows: counts and fields as published, sums checked by reasoning-gym, decontamination worked by hand."""
 
 import json
+import re
 
 import pytest
 from untaxed.datasets import ADAPTERS, decontaminate, direct_refusal, prepare, prepare_against, running_sums, safety_reasoning, topic
@@ -14,27 +15,27 @@ def rows_of(mirror, adapter, asset, **options):
 
 
 @pytest.mark.parametrize(
-    ("adapter", "asset", "options", "rows", "harmful"),
+    ("adapter", "asset", "options", "sizes"),
     [
-        ("star_1", "star-1", {}, 1000, 1000),
-        ("lrm_nocot", "lrm-safety-study-nocot", {}, 1000, 1000),
-        ("xstest", "xstest", {}, 450, 200),
-        ("xstest", "xstest", {"label": "safe"}, 250, 0),
-        ("gsm8k", "gsm8k-test", {}, 1319, 0),
-        ("gsm8k", "gsm8k-train", {}, 7473, 0),
-        ("math500", "math500", {}, 500, 0),
-        ("harmbench", "harmbench", {}, 400, 400),
-        ("harmbench", "harmbench", {"functional_category": "standard"}, 200, 200),
-        ("harmbench", "harmbench", {"file": "harmbench_behaviors_text_test.csv"}, 320, 320),
-        ("strongreject", "strongreject", {}, 313, 313),
-        ("strongreject", "strongreject-small", {}, 60, 60),
-        ("advbench", "advbench-50", {}, 50, 50),
+        ("star_1", "star-1", {}, (1000, 1000)),
+        ("lrm_nocot", "lrm-safety-study-nocot", {}, (1000, 1000)),
+        ("xstest", "xstest", {}, (450, 200)),
+        ("xstest", "xstest", {"label": "safe"}, (250, 0)),
+        ("gsm8k", "gsm8k-test", {}, (1319, 0)),
+        ("gsm8k", "gsm8k-train", {}, (7473, 0)),
+        ("math500", "math500", {}, (500, 0)),
+        ("harmbench", "harmbench", {}, (400, 400)),
+        ("harmbench", "harmbench", {"functional_category": "standard"}, (200, 200)),
+        ("harmbench", "harmbench", {"file": "harmbench_behaviors_text_test.csv"}, (320, 320)),
+        ("strongreject", "strongreject", {}, (313, 313)),
+        ("strongreject", "strongreject-small", {}, (60, 60)),
+        ("advbench", "advbench-50", {}, (50, 50)),
     ],
 )
-def test_published_sets_have_their_published_sizes(mirror, adapter, asset, options, rows, harmful):
+def test_published_sets_have_their_published_sizes(mirror, adapter, asset, options, sizes):
     made = rows_of(mirror, adapter, asset, **options)
-    assert (len(made), sum(r["harmful"] for r in made)) == (rows, harmful)
-    assert len({r["id"] for r in made}) == rows
+    assert (len(made), sum(r["harmful"] for r in made)) == sizes
+    assert len({r["id"] for r in made}) == sizes[0]
     assert all(set(r) >= KEYS and r["prompt"] and isinstance(r["category"], str) for r in made)
 
 
@@ -223,18 +224,24 @@ def test_a_template_of_the_set_is_no_contamination():
     assert decontaminate(rows, against, ngram=0)[1] == ["same"]
 
 
-def test_no_cot_training_prompts_hold_no_advbench_50_query(mirror):
+def test_no_cot_training_prompts_hold_no_advbench_50_query_in_full(mirror):
     rows = rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")
-    advbench = {r["prompt"].lower() for r in rows_of(mirror, "advbench", "advbench-50")}
-    _, removed = decontaminate(rows, rows_of(mirror, "advbench", "advbench-50"))
-    assert not [r for r in rows if any(q in r["prompt"].lower() for q in advbench)]
-    assert removed == []
+    queries = rows_of(mirror, "advbench", "advbench-50")
+    assert decontaminate(rows, queries, overlap=0.9)[1] == []
+    partial = decontaminate(rows, queries)[1]  # the first nine words of one query, ten of another, with other ends
+    assert 0 < len(partial) < 100
 
 
-def test_most_no_cot_training_prompts_hold_a_standard_harmbench_behaviour(mirror):
+def test_every_no_cot_training_prompt_with_a_harmbench_behaviour_in_it_is_found(mirror):
+    def plain(text):
+        return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
     rows = rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")
-    _, removed = decontaminate(rows, rows_of(mirror, "harmbench", "harmbench", functional_category="standard"))
-    assert len(removed) >= 956  # counted verbatim after normalisation; the other 44 are reworded by their jailbreak
+    behaviours = rows_of(mirror, "harmbench", "harmbench", functional_category="standard")
+    needles = [plain(b["prompt"]) for b in behaviours]
+    verbatim = {r["id"] for r in rows if any(needle in plain(r["prompt"]) for needle in needles)}
+    assert len(verbatim) == 956
+    assert verbatim <= set(decontaminate(rows, behaviours)[1])
 
 
 def test_the_command_writes_rows_and_a_report_without_their_text(mirror, tmp_path):
