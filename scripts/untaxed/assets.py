@@ -320,7 +320,7 @@ def _from_hub(source: Source, files: list[str], folder: Path, environ: Mapping[s
     """Through huggingface_hub's cache, so that a stopped fetch of a large model keeps the files it has.
 
     The client (2.4.0) itself waits on 429 and resumes a body that breaks off; 5xx on the file and connections reset
-    in the middle of it are left to us. A cached copy that is damaged is fetched again once.
+    in the middle of it are left to us.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
 

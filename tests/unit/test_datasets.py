@@ -239,7 +239,7 @@ def test_every_no_cot_training_prompt_with_a_harmbench_behaviour_in_it_is_found(
     rows = rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")
     behaviours = rows_of(mirror, "harmbench", "harmbench", functional_category="standard")
     needles = [plain(b["prompt"]) for b in behaviours]
-    verbatim = {r["id"] for r in rows if any(needle in plain(r["prompt"]) for needle in needles)}
+    verbatim = {r["id"] for r in rows for text in [plain(r["prompt"])] if any(needle in text for needle in needles)}
     assert len(verbatim) == 956
     assert verbatim <= set(decontaminate(rows, behaviours)[1])
 
