@@ -78,10 +78,9 @@ def _metrics_of(judge: str, words: set[str], harmful: bool) -> list[str]:
     return ["harmful_score", *(["refusal_rate"] if tells else []), *(["strongreject"] if scored else [])]
 
 
-def _summary(
-    run: dict, benchmark: str, kind: str, judge: str, metric: str, items: Mapping[str, Sequence[float | None]]
-) -> tuple[dict, list]:
-    """One metrics row, and the rows of its items, from the scores of each id."""
+def _summary(run: dict, name: tuple[str, ...], items: Mapping[str, Sequence[float | None]]) -> tuple[dict, list]:
+    """One metrics row, and the rows of its items, from its (benchmark, kind, judge, metric) and the scores of each id."""
+    benchmark, kind, judge, metric = name
     known = {key: [score for score in scores if score is not None] for key, scores in items.items()}
     means = {key: sum(scores) / len(scores) if scores else None for key, scores in known.items()}
     values = [means[key] for key in sorted(means) if means[key] is not None]
@@ -322,7 +321,7 @@ def measure(
 ) -> Measure:
     """A metric of the runs, over the benchmarks that all runs with this metric share, each benchmark with the same weight.
 
-    `metric` is a name of metrics.csv, `safe_rate` (1 − harmful_score) or `safety_tax` (accuracy of the base − accuracy of the run; values only).
+    `metric` is a name of metrics.csv, `safe_rate` (1 − harmful_score) or `safety_tax` (accuracy of base − run; values only).
     Without `judge` it is the judge that judged the most of the runs, the first by name when several did. Runs without a value are left out.
     """
     runs = set(runs)

@@ -189,7 +189,7 @@ def paired_bootstrap(
         runs_b = runs_a if paired else _draws(generator, len(keys_b), size)
         draws.append(side(matrix_a, runs_a, items) - side(matrix_b, runs_b, items))
     low, high = _percentiles(np.concatenate(draws), level)
-    if low == high and mean_a in (0.0, 1.0) and mean_b in (0.0, 1.0):
+    if low == high and all(np.isin(matrix, (0, 1)).all() for matrix in (matrix_a, matrix_b)):
         low, high = _newcombe(wilson(mean_a * len(ids), len(ids), level), wilson(mean_b * len(ids), len(ids), level))
     return Estimate(mean_a - mean_b, low, high, len(ids))
 

@@ -1,0 +1,41 @@
+"""Judge every claim of the papers by what a study measured: supported, contradicted, inconclusive or not run.
+
+python scripts/claims.py --claims claims.yaml --metrics metrics.csv --items items.parquet --study laptop \
+    --output claims.json --markdown claims.md
+"""
+
+import argparse
+import shlex
+
+from untaxed.command import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--claims", required=True, help="claims.yaml")
+    parser.add_argument("--only", nargs="*", default=[], help="ids of the claims to judge; all when none or `all` is named")
+    parser.add_argument("--metrics", required=True, help="metrics.csv")
+    parser.add_argument("--items", required=True, help="items.parquet")
+    parser.add_argument("--study", required=True, help="name of the study")
+    parser.add_argument("--output", required=True, help="verdicts, JSON")
+    parser.add_argument("--markdown", required=True, help="verdicts, Markdown")
+    options = parser.parse_args(arguments)
+
+    from untaxed.claims import judge_claims, markdown, read_claims
+    from untaxed.metrics import read_results
+    from untaxed.records import UserError, write_json, write_text
+
+    content = read_claims(options.claims)
+    wanted = set(options.only) - {"all"}
+    if unknown := sorted(wanted - {claim["id"] for claim in content["claims"]}):
+        raise UserError(f"{options.claims}: no claim is called {unknown[0]!r}; name ids of that file or `all`")
+    if wanted:
+        content["claims"] = [claim for claim in content["claims"] if claim["id"] in wanted]
+    records = judge_claims(content, read_results(options.metrics, options.items))
+    command = shlex.join(["python", "scripts/claims.py", *arguments])
+    write_json(options.output, {"study": options.study, "command": command, "claims": records})
+    write_text(options.markdown, markdown(records, options.study))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,39 @@
+"""Write one table of a study as CSV and Markdown.
+
+python scripts/table.py --spec '{"table": "main_results", "title": "Main results"}' --metrics metrics.csv --items items.parquet \
+    --agreement agreement.json --output main_results.csv --markdown main_results.md
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from untaxed.command import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spec", required=True, type=json.loads, help='JSON: {"table": kind, "title", "caption", and options}')
+    parser.add_argument("--metrics", required=True, help="metrics.csv")
+    parser.add_argument("--items", required=True, help="items.parquet")
+    parser.add_argument(
+        "--refine-report", nargs="*", default=[], help="report of each refinement, in a folder <dataset>/<model>/<refinement>"
+    )
+    parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
+    parser.add_argument("--output", required=True, help="the table, CSV")
+    parser.add_argument("--markdown", required=True, help="the table, Markdown")
+    options = parser.parse_args(arguments)
+
+    from untaxed.figures import Inputs
+    from untaxed.metrics import read_results
+    from untaxed.records import read_json
+    from untaxed.tables import write_table
+
+    refined = [read_json(path) | {"name": " / ".join(Path(path).parent.parts[-3:])} for path in options.refine_report]
+    agreements = [read_json(path) for path in options.agreement]
+    results = read_results(options.metrics, options.items)
+    write_table(Inputs(options.spec, results, refine_reports=refined, agreements=agreements), options.output, options.markdown)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,243 @@
+"""The papers' claims against what a study measured: supported, contradicted, inconclusive or not run, with the interval that decided.
+
+A claim (claims.yaml) selects runs by their fields and names a test:
+    difference  mean of group `a` − mean of group `b` of a metric, paired over items and, where they match, over runs;
+                with `at: matched_safety` the gap between the two groups' frontiers at the same safety
+    threshold   mean of group `a` of a metric
+    correlation Pearson's r between metrics `x` and `y` over settings (means over seeds)
+The estimate's interval is held against `bound` (default 0) in the `direction` (greater, less): wholly beyond it is supported, wholly short
+of it contradicted, across it inconclusive. Bounds are points of a share (0.05 = 5 points) or a correlation.
+`applies_to` and `where` select runs for both groups, base models (method none) excepted; `aliases` maps the papers' names of safety data to
+the sources of studies, so that one claim is judged in each of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from untaxed.metrics import RUN_FIELDS, Measure, Results, by_setting, measure, select
+from untaxed.records import UserError, read_yaml
+from untaxed.statistics import Estimate, hierarchical_mean, matched_difference, paired_bootstrap, pearson, spearman
+
+VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
+REQUIRED = ("id", "paper", "statement", "test", "direction", "figure")
+NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y")}
+OPTIONAL = ("reported", "bound", "applies_to", "where", "at", "judge", "benchmarks", "safety", "note", "unit")
+
+
+def read_claims(path: Path | str) -> dict[str, Any]:
+    """Claims and aliases of claims.yaml. Raises UserError that names the claim and the key when one is missing, unknown or twice there."""
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not isinstance(content.get("claims"), list):
+        raise UserError(f"{path}: needs a list under `claims`")
+    seen: set[str] = set()
+    for claim in content["claims"]:
+        name = claim.get("id", "?")
+        if claim.get("test") not in NEEDED:
+            raise UserError(f"{path}: {name}: test {claim.get('test')!r}; valid: {', '.join(NEEDED)}")
+        wanted = (*REQUIRED, *NEEDED[claim["test"]])
+        if missing := [key for key in wanted if key not in claim]:
+            raise UserError(f"{path}: {name}: no key {missing[0]!r}; add it")
+        if unknown := [key for key in claim if key not in (*wanted, *OPTIONAL)]:
+            raise UserError(f"{path}: {name}: unknown key {unknown[0]!r}; valid: {', '.join((*wanted, *OPTIONAL))}")
+        if claim["direction"] not in ("greater", "less"):
+            raise UserError(f"{path}: {name}: direction {claim['direction']!r}; valid: greater, less")
+        if name in seen:
+            raise UserError(f"{path}: {name}: this id stands there twice; rename one")
+        seen.add(name)
+    return {"aliases": content.get("aliases") or {}, "claims": content["claims"]}
+
+
+def judge_claims(content: Mapping[str, Any], results: Results) -> list[dict[str, Any]]:
+    """The verdict on every claim, in the order of the file."""
+    return [judge_claim(claim, results, content["aliases"]) for claim in content["claims"]]
+
+
+def judge_claim(claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]]) -> dict[str, Any]:
+    """One claim's record: verdict, reason, estimate, interval, n, runs, and how the paper's number compares."""
+    tests = {"difference": _difference, "threshold": _threshold, "correlation": _correlation}
+    found = tests[claim["test"]](claim, results, aliases)
+    point: Estimate | None = found.pop("estimate", None)
+    bound = claim.get("bound", 0.0)
+    missing = found.pop("without", "not run"), found.pop("reason", "")
+    verdict, reason = missing if point is None else verdict_of(point, claim["direction"], bound)
+    record = {key: claim[key] for key in REQUIRED} | {"reported": claim.get("reported"), "note": claim.get("note", "")}
+    record |= {"bound": bound, "verdict": verdict, "reason": "; ".join(filter(None, [reason, found.pop("caution", "")]))}
+    record |= {key: None if point is None else getattr(point, key) for key in ("value", "low", "high", "n")}
+    record |= {"runs": [], "judge": "", "benchmarks": []} | found
+    return record | {"reported_inside": _reported_inside(claim.get("reported"), point, record.get("relative"))}
+
+
+def verdict_of(point: Estimate, direction: str, bound: float) -> tuple[str, str]:
+    """The verdict that the interval gives, and why in words."""
+    if point.low is None or point.high is None:
+        return "inconclusive", "no interval: not enough runs"
+    interval = f"[{point.low:+.3f}, {point.high:+.3f}]"
+    above, below = point.low > bound, point.high < bound
+    if not above and not below:
+        return "inconclusive", f"the interval {interval} crosses {bound:+.3g}"
+    side = "above" if above else "below"
+    return "supported" if above == (direction == "greater") else "contradicted", f"the interval {interval} lies {side} {bound:+.3g}"
+
+
+def _reported_inside(reported: Any, point: Estimate | None, relative: float | None) -> dict[str, bool | None] | None:
+    """Whether the paper's number lies inside our interval, read as points and read as a relative change (in proportion to b)."""
+    if not isinstance(reported, int | float) or point is None or point.low is None:
+        return None
+    inside = {"points": point.low <= reported / 100 <= point.high, "relative": None}
+    if relative is not None and point.value:
+        scale = relative / point.value
+        inside["relative"] = min(point.low * scale, point.high * scale) <= reported / 100 <= max(point.low * scale, point.high * scale)
+    return inside
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _expand(selector: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
+    """A selector with the papers' names of sources replaced by the sources of studies, in any case of letters."""
+    expanded = dict(selector)
+    if "source" in expanded:
+        names = expanded["source"] if isinstance(expanded["source"], list) else [expanded["source"]]
+        expanded["source"] = [source for name in names for source in [name, *aliases.get(name, [])]]
+    return expanded
+
+
+def _group(claim: Mapping[str, Any], side: str | None, results: Results, aliases: Mapping[str, list[str]]) -> list[str]:
+    """Runs of group `side`; all trained runs that the claim applies to when it is None."""
+    own = dict(claim[side]) if side else {}
+    if own.get("method") == "none":
+        return select(results.runs, own)
+    trained = {run: fields for run, fields in results.runs.items() if fields["method"] != "none"}
+    shared = {**(claim.get("applies_to") or {}), **(claim.get("where") or {})}
+    return select(trained, _expand({**shared, **own}, aliases))
+
+
+def _same_models(results: Results, a: Iterable[str], b: Iterable[str]) -> tuple[list[str], list[str]]:
+    models = {results.runs[run]["model"] for run in a} & {results.runs[run]["model"] for run in b}
+    return tuple([run for run in side if results.runs[run]["model"] in models] for side in (a, b))
+
+
+def _keys(claim: Mapping[str, Any], results: Results, runs: Iterable[str]) -> dict[tuple, str]:
+    """Runs by what the two groups do not differ in; runs of two groups with the same key are a pair."""
+    differ = {"run", "recipe", *claim["a"], *claim["b"]}
+    fields = [key for key in RUN_FIELDS if key not in differ]
+    keys: dict[tuple, str] = {}
+    for run in sorted(runs):
+        key = tuple(results.runs[run][name] for name in fields)
+        keys[key if key not in keys else (*key, run)] = run
+    return keys
+
+
+# ---- the tests ------------------------------------------------------------------------------------------------------------------------
+
+
+def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]]) -> dict[str, Any]:
+    a, b = (_group(claim, side, results, aliases) for side in ("a", "b"))
+    for side, runs in (("a", a), ("b", b)):
+        if not runs:
+            return {"reason": f"no runs for {_words(claim, side)}"}
+    a, b = _same_models(results, a, b)
+    if not a:
+        return {"reason": "no model has runs on both sides"}
+    if claim.get("at") == "matched_safety":
+        return _matched(claim, results, a, b)
+    measured = measure(results, claim["metric"], a + b, claim.get("judge"), claim.get("benchmarks"))
+    a, b = ([run for run in side if run in measured.values] for side in (a, b))
+    if not a or not b:
+        return {"reason": f"{claim['metric']} was not measured on both sides"}
+    keys_a, keys_b = _keys(claim, results, a), _keys(claim, results, b)
+    caution = ""
+    if pairs := set(keys_a) & set(keys_b):
+        keys_a, keys_b = ({key: run for key, run in keys.items() if key in pairs} for keys in (keys_a, keys_b))
+    else:
+        caution = "runs are not paired"
+    a, b = sorted(keys_a.values()), sorted(keys_b.values())
+    point = paired_bootstrap(*({key: _items(measured, run) for key, run in keys.items()} for keys in (keys_a, keys_b)))
+    if point and not any(measured.scores.values()):  # without items only seeds can be drawn, and it takes two
+        few = min(len(a), len(b)) < 2
+        point = Estimate(point.value, None if few else point.low, None if few else point.high, min(len(a), len(b)))
+    elif len(a) == 1:
+        caution = "; ".join(filter(None, [caution, "one run: the interval covers items, not seeds"]))
+    mean = sum(measured.values[run] for run in b) / len(b)
+    relative = point.value / mean if point and mean else None
+    found = {"estimate": point, "relative": relative, "mean_b": mean, "runs": sorted({*a, *b}), "caution": caution}
+    return found | {"judge": measured.judge, "benchmarks": measured.benchmarks, "reason": "no item was scored on both sides"}
+
+
+def _items(measured: Measure, run: str) -> dict:
+    """Item scores of a run; a metric without items (shift, NLL) counts as one item."""
+    return measured.scores.get(run) or {(measured.metric, ""): measured.values[run]}
+
+
+def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[str]) -> dict[str, Any]:
+    safety_metric = claim.get("safety", "safe_rate")
+    safety = measure(results, safety_metric, a + b, claim.get("judge"))
+    gained = measure(results, claim["metric"], a + b, benchmarks=claim.get("benchmarks"))
+    fields = [key for key in RUN_FIELDS if key not in ("run", "recipe", "seed", *claim["a"], *claim["b"])]
+    sides = []
+    for runs in (a, b):
+        known = [run for run in runs if run in safety.values and run in gained.values]
+        sides.append([(tuple(results.runs[run][key] for key in fields), safety.values[run], gained.values[run]) for run in known])
+    point = matched_difference(*sides)
+    found = {"estimate": point, "runs": sorted({*a, *b}), "judge": safety.judge, "benchmarks": gained.benchmarks}
+    return found | {"reason": "no safety level that both sides reach, or too few runs", "without": "inconclusive"}
+
+
+def _threshold(claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]]) -> dict[str, Any]:
+    runs = _group(claim, "a", results, aliases)
+    if not runs:
+        return {"reason": f"no runs for {_words(claim, 'a')}"}
+    measured = measure(results, claim["metric"], runs, claim.get("judge"), claim.get("benchmarks"))
+    runs = [run for run in runs if run in measured.values]
+    point = hierarchical_mean([_items(measured, run) for run in runs]) if runs else None
+    caution = "one run: the interval covers items, not seeds" if len(runs) == 1 else ""
+    found = {"estimate": point, "runs": runs, "judge": measured.judge, "benchmarks": measured.benchmarks, "caution": caution}
+    return found | {"reason": f"{claim['metric']} was not measured"}
+
+
+def _correlation(claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]]) -> dict[str, Any]:
+    runs = _group(claim, None, results, aliases)
+    x, y = (measure(results, claim[axis], runs) for axis in ("x", "y"))
+    runs = [run for run in runs if run in x.values and run in y.values]
+    if not runs:
+        return {"reason": f"no runs with both {claim['x']} and {claim['y']}"}
+    settings = by_setting(results, runs).values()
+    points = [[sum(axis.values[run] for run in members) / len(members) for members in settings] for axis in (x, y)]
+    rank = spearman(*points)
+    ranks = None if rank is None else [rank.value, rank.low, rank.high]
+    found = {"estimate": pearson(*points), "runs": runs, "spearman": ranks, "benchmarks": y.benchmarks}
+    return found | {"without": "inconclusive", "reason": f"{len(points[0])} settings, or no variation: no correlation can be computed"}
+
+
+def _words(claim: Mapping[str, Any], side: str) -> str:
+    wanted = {**(claim.get("applies_to") or {}), **(claim.get("where") or {}), **claim[side]}
+    return ", ".join(f"{key} {value}" for key, value in wanted.items())
+
+
+# ---- to Markdown ----------------------------------------------------------------------------------------------------------------------
+
+
+def markdown(records: Iterable[Mapping[str, Any]], study: str) -> str:
+    """The claims as one Markdown table with a line of counts."""
+    records = list(records)
+    counts = ", ".join(f"{sum(record['verdict'] == verdict for record in records)} {verdict}" for verdict in VERDICTS)
+    lines = [f"# Claims, judged by the study {study}", "", counts, ""]
+    lines += ["| claim | reported | ours | n | verdict | why | figure |", "|---|---|---|---|---|---|---|"]
+    for record in records:
+        figure = f"paper_figures/{study}/{record['figure']}.pdf"
+        cells = [f"**{record['id']}**: {record['statement']} ({record['paper']})", _reported(record), _ours(record)]
+        cells += [record["n"] or "", f"**{record['verdict']}**", record["reason"], f"`{figure}`"]
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _reported(record: Mapping[str, Any]) -> str:
+    return "" if record["reported"] is None else str(record["reported"])
+
+
+def _ours(record: Mapping[str, Any]) -> str:
+    if record["value"] is None:
+        return ""
+    text = f"{record['value']:+.3f}" + (f" [{record['low']:+.3f}, {record['high']:+.3f}]" if record["low"] is not None else "")
+    return text + (f"; relative {100 * record['relative']:+.1f} %" if record.get("relative") is not None else "")

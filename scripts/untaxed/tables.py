@@ -1,0 +1,133 @@
+"""Tables of a study as CSV and Markdown: `TABLES` maps a kind to its function, so a new table is one function that returns plain records.
+
+Rates are in percent; a cell with an interval reads `mean [low, high]`, drawn over seeds and items.
+"""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from untaxed.figures import Inputs, bases_of, chosen_runs, estimate
+from untaxed.metrics import Results, by_setting, measure
+from untaxed.records import UserError, atomic_path, write_text
+from untaxed.statistics import Estimate, hierarchical_mean
+
+RATES = ("accuracy", "refusal_rate", "harmful_score", "strongreject", "over_refusal")
+
+
+def cell(point: Estimate | None, scale: float = 100, digits: int = 1) -> str:
+    """`mean [low, high]`, without the bracket where there is no interval; a dash where nothing was measured."""
+    if point is None:
+        return "–"
+    text = f"{scale * point.value:.{digits}f}"
+    return text if point.low is None else f"{text} [{scale * point.low:.{digits}f}, {scale * point.high:.{digits}f}]"
+
+
+def _over_seeds(values: list[float]) -> Estimate | None:
+    """Mean over runs of a value that has no items; an interval needs two runs."""
+    if not values:
+        return None
+    if len(values) < 2:
+        return Estimate(values[0], None, None, 1)
+    return hierarchical_mean([{"": value} for value in values])
+
+
+def _rows(results: Results, runs: list[str], judge: str | None, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
+    """A record per setting, the base model first: rates with intervals, tax and shift where asked, and how many runs and items."""
+    measures = {metric: measure(results, metric, runs, judge if metric != "accuracy" else None) for metric in metrics if metric in RATES}
+    plain = {metric: measure(results, metric, runs) for metric in metrics if metric not in RATES}
+    trained = [run for run in runs if results.runs[run]["method"] != "none"]
+    tax = measure(results, "safety_tax", trained)
+    records = []
+    groups = by_setting(results, runs).values()
+    for members in sorted(groups, key=lambda each: (results.runs[each[0]]["method"] != "none", repr(each))):
+        fields = results.runs[members[0]]
+        record = {key: fields[key] for key in ("model", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
+        for metric, measured in measures.items():
+            point = estimate(measured, members)
+            record[metric] = cell(point)
+            if metric == "accuracy":
+                record["accuracy_items"] = point.n if point else 0
+                record["safety_tax"] = cell(_over_seeds([tax.values[run] for run in members if run in tax.values]))
+        for metric, measured in plain.items():
+            record[metric] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1, 3)
+        records.append(record)
+    return records
+
+
+def main_results(inputs: Inputs) -> list[dict[str, Any]]:
+    """Each recipe and method: reasoning, tax, safety, over-refusal and shift, and how far its judge agrees with people."""
+    runs = chosen_runs(inputs)
+    runs = bases_of(inputs.results, runs) + runs
+    judge = inputs.spec.get("judge")
+    records = _rows(inputs.results, runs, judge, (*RATES, "shift"))
+    used = {measure(inputs.results, metric, runs, judge).judge for metric in RATES[1:]}
+    agreed = [report for report in inputs.agreements if report["judge"] in used]
+    words = "; ".join(f"{r['judge']} {100 * r['accuracy']:.1f} % (n = {r['n']})" for r in sorted(agreed, key=lambda r: r["judge"])) or "–"
+    return [record | {"judge_agreement": words} for record in records]
+
+
+def activation(inputs: Inputs) -> list[dict[str, Any]]:
+    """Refusal and accuracy for each number of safety samples, by source and method."""
+    runs = chosen_runs(inputs)
+    records = _rows(
+        inputs.results, bases_of(inputs.results, runs) + runs, inputs.spec.get("judge"), ("accuracy", "refusal_rate", "over_refusal")
+    )
+    return sorted(records, key=lambda record: (record["source"], record["method"], record["benign"] > 0, record["n"]))
+
+
+def refinement(inputs: Inputs) -> list[dict[str, Any]]:
+    """What became of every refined piece: counts of each reason and the fallback rate."""
+    records = []
+    for report in sorted(inputs.refine_reports, key=lambda report: report["name"]):
+        for piece, reasons in sorted(report["pieces"].items(), reverse=True):
+            n = sum(count for reason, count in reasons.items() if reason != "not-refined")
+            rate = "–" if not n else f"{100 * (1 - reasons.get('ok', 0) / n):.1f}"
+            records.append({"refined": report["name"], "piece": piece, "n": n, "fallback (%)": rate, **reasons})
+    return records
+
+
+def judges(inputs: Inputs) -> list[dict[str, Any]]:
+    """Each judge against human labels: accuracy with its interval, kappa, and the share of replies that could not be parsed."""
+    return [
+        {
+            "judge": report["judge"],
+            "dataset": report["dataset"],
+            "n": report["n"],
+            "accuracy": cell(Estimate(report["accuracy"], *report["accuracy_ci"], report["n"])),
+            "kappa": "–" if report["kappa"] is None else f"{report['kappa']:.2f}",
+            "unparseable": f"{100 * report['unparseable_rate']:.1f}",
+        }
+        for report in sorted(inputs.agreements, key=lambda report: (report["judge"], report["dataset"]))
+    ]
+
+
+TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
+    "main_results": main_results,
+    "activation": activation,
+    "refinement": refinement,
+    "judges": judges,
+}
+
+
+def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str) -> int:
+    """Write the table of `spec["table"]` in both forms and return its number of rows. Raises UserError for an unknown kind."""
+    kind = inputs.spec.get("table")
+    if kind not in TABLES:
+        raise UserError(f"table: no kind is called {kind!r}; valid: {', '.join(TABLES)}")
+    records = TABLES[kind](inputs)
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    with atomic_path(csv_path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+    caption = inputs.spec.get("caption", "")
+    lines = [f"# {inputs.spec.get('title', kind)}", ""] + ([caption.strip(), ""] if caption else [])
+    if records:
+        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(str(record.get(column, "")).replace("|", "\\|") for column in columns) + " |" for record in records]
+    else:
+        lines.append("Nothing was measured.")
+    write_text(markdown_path, "\n".join(lines) + "\n")
+    return len(records)

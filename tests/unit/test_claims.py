@@ -1,0 +1,140 @@
+"""Claims: each of the four verdicts on a study whose truth is known, and the claims that ship with the project."""
+
+import pytest
+from synthetic import results_of, spec_of, study, write_base, write_run
+from untaxed.claims import judge_claim, judge_claims, markdown, read_claims, verdict_of
+from untaxed.records import UserError, write_yaml
+from untaxed.statistics import Estimate
+
+GAIN = {
+    "id": "gain", "paper": "p", "statement": "DGR keeps more.", "test": "difference", "metric": "accuracy", "reported": 40,
+    "a": {"method": "dgr"}, "b": {"method": "vanilla"}, "where": {"n": "max"}, "direction": "greater", "figure": "method_bars",
+}  # fmt: skip
+ALIASES = {"DirectRefusal": ["direct"]}
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    return study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def flipped(tmp_path_factory):
+    return study(tmp_path_factory.mktemp("flipped"), flip=True)
+
+
+def test_a_difference_that_is_there_supports_the_claim(known):
+    record = judge_claim(GAIN, known, {})
+    assert record["verdict"] == "supported"
+    assert record["value"] == pytest.approx(0.4)
+    assert record["low"] < 0.4 < record["high"]
+    assert record["n"] == 80  # two benchmarks of 40 items
+    assert record["relative"] == pytest.approx(0.4 / 0.425)
+    assert record["reported_inside"]["points"] is True
+    assert record["reported_inside"]["relative"] is False
+
+
+def test_flipped_data_flips_the_verdict(flipped):
+    record = judge_claim(GAIN, flipped, {})
+    assert (record["verdict"], record["value"]) == ("contradicted", pytest.approx(-0.4))
+
+
+def test_no_difference_is_inconclusive(known):
+    record = judge_claim(GAIN | {"metric": "refusal_rate"}, known, {})
+    assert record["verdict"] == "inconclusive"
+    assert "crosses" in record["reason"]
+
+
+def test_a_claim_without_runs_was_not_run(known):
+    record = judge_claim(GAIN | {"applies_to": {"source": "STAR-1"}}, known, {})
+    assert (record["verdict"], record["value"]) == ("not run", None)
+    assert "source STAR-1" in record["reason"]
+
+
+def test_an_alias_maps_the_papers_source_onto_the_studys(known):
+    record = judge_claim(GAIN | {"applies_to": {"source": "DirectRefusal"}}, known, ALIASES)
+    assert record["verdict"] == "supported"
+    assert all("--direct-" in run for run in record["runs"])
+
+
+def test_the_base_is_exempt_from_what_selects_trained_runs(known):
+    claim = GAIN | {"a": {"method": "vanilla"}, "b": {"method": "none"}, "direction": "less", "applies_to": {"source": "direct"}}
+    record = judge_claim(claim, known, {})
+    assert record["verdict"] == "supported"
+    assert record["value"] == pytest.approx(0.4 - 0.9)
+    assert "base--tiny" in record["runs"]
+
+
+def test_matched_safety_compares_frontiers(known, flipped):
+    claim = GAIN | {"at": "matched_safety", "where": {}, "applies_to": {"source": "direct"}}
+    record = judge_claim(claim, known, {})
+    # DGR stays at 0.8 over safety 0.7 to 0.9, vanilla falls in a line from 0.6 to 0.4: the mean gap is 0.3
+    assert (record["verdict"], record["value"]) == ("supported", pytest.approx(0.3, abs=1e-6))
+    assert judge_claim(claim, flipped, {})["verdict"] == "contradicted"
+
+
+def test_a_correlation_is_over_settings_not_seeds(known):
+    claim = GAIN | {"test": "correlation", "x": "shift", "y": "safety_tax", "where": {}}
+    record = judge_claim(claim, known, {})
+    assert (record["verdict"], record["n"]) == ("supported", 16)
+    assert judge_claim(claim | {"direction": "less"}, known, {})["verdict"] == "contradicted"
+
+
+def test_a_threshold_is_held_against_the_whole_interval(known):
+    claim = GAIN | {"test": "threshold", "metric": "refusal_rate", "a": {"method": "dgr", "n": 10}, "where": {}}
+    assert judge_claim(claim | {"bound": 0.5}, known, {})["verdict"] == "supported"
+    assert judge_claim(claim | {"bound": 0.7}, known, {})["verdict"] == "inconclusive"
+    assert judge_claim(claim | {"bound": 0.95}, known, {})["verdict"] == "contradicted"
+
+
+def test_a_metric_without_items_needs_two_seeds(tmp_path):
+    runs = [write_run(tmp_path / m, spec_of(m, "direct", 10, 0), 0.5, 0.5, shift=s) for m, s in (("dgr", 0.1), ("vanilla", 0.5))]
+    record = judge_claim(GAIN | {"metric": "shift", "direction": "less"}, results_of([*runs, write_base(tmp_path / "b")], tmp_path), {})
+    assert (record["verdict"], record["value"]) == ("inconclusive", pytest.approx(-0.4))
+
+
+def test_one_seed_is_said_to_cover_items_only(tmp_path):
+    record = judge_claim(GAIN, study(tmp_path, seeds=1), {}) | {}
+    assert record["verdict"] == "supported"
+    single = judge_claim(GAIN | {"where": {"n": "max", "benign": 0, "source": "direct"}}, study(tmp_path / "s", seeds=1), {})
+    assert "items, not seeds" in single["reason"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction", "verdict"),
+    [
+        (0.1, 0.3, "greater", "supported"),
+        (0.1, 0.3, "less", "contradicted"),
+        (-0.3, -0.1, "greater", "contradicted"),
+        (-0.3, -0.1, "less", "supported"),
+        (-0.1, 0.1, "greater", "inconclusive"),
+        (None, None, "greater", "inconclusive"),
+    ],
+)
+def test_the_interval_decides(low, high, direction, verdict):
+    assert verdict_of(Estimate(0.0, low, high, 10), direction, 0.0)[0] == verdict
+
+
+def test_the_projects_claims_are_well_formed_and_all_get_a_verdict(root, known):
+    records = judge_claims(read_claims(root / "claims.yaml"), known)
+    verdicts = {record["id"]: record["verdict"] for record in records}
+    assert verdicts["tax-exists"] == verdicts["dgr-gain-direct-refusal"] == verdicts["benign-rows-lower-over-refusal"] == "supported"
+    assert verdicts["tax-follows-shift"] == verdicts["dgr-lowers-shift"] == verdicts["ten-samples-suffice"] == "supported"
+    assert verdicts["improved-beats-default-safety"] == "not run"
+    text = markdown(records, "tiny")
+    assert all(f"**{record['id']}**" in text for record in records)
+
+
+def test_the_projects_claims_hold_the_papers_numbers(root):
+    reported = {claim["id"]: claim.get("reported") for claim in read_claims(root / "claims.yaml")["claims"]}
+    assert (reported["dgr-gain-direct-refusal"], reported["dgr-gain-r1-act"]) == (30.2, 21.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"test": "guess"}, "valid: difference"), ({"direction": "up"}, "valid: greater"), ({"metrics": 1}, "unknown key 'metrics'")],
+)
+def test_a_malformed_claim_is_named(tmp_path, change, message):
+    write_yaml(tmp_path / "claims.yaml", {"claims": [GAIN | change]})
+    with pytest.raises(UserError, match=f"gain: .*{message}"):
+        read_claims(tmp_path / "claims.yaml")

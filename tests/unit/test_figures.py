@@ -1,0 +1,97 @@
+"""Figures: every kind draws from full, poor and empty results, the same bytes each time, with a sidecar that says where it came from."""
+
+import json
+
+import pytest
+from synthetic import results_of, spec_of, study, write_base, write_run
+from untaxed.figures import COLOURS, FIGURES, Inputs, colour, draw
+from untaxed.records import UserError
+
+REASONS = {"ok": 6, "overthinking": 1, "meta-thinking": 2, "empty": 0, "stray-marker": 1, "not-refined": 0}
+REPORTS = [{"name": "direct / tiny / dgr", "pieces": {"reasoning": REASONS, "answer": {"not-refined": 10}}}]
+AGREEMENTS = [
+    {"judge": "string_match", "dataset": "d", "n": 50, "accuracy": 0.8, "accuracy_ci": [0.67, 0.89], "kappa": None, "unparseable_rate": 0.1}
+]
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    return study(tmp_path_factory.mktemp("study"))
+
+
+def inputs(results, kind, **options):
+    manifests = [{"run": run, "loss": [2.0, 1.0]} for run, fields in results.runs.items() if fields["method"] != "none"]
+    return Inputs({"figure": kind, "title": kind, **options}, results, REPORTS, manifests, AGREEMENTS)
+
+
+def texts(drawing):
+    return " ".join(text.get_text() for axes in drawing.figure.axes for text in axes.texts) + " ".join(
+        axes.get_title(loc="left") for axes in drawing.figure.axes
+    )
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_every_kind_writes_its_three_files(known, tmp_path, kind):
+    draw(inputs(known, kind, select={"benign": 0, "source": "direct"}), "tiny", tmp_path / kind, ["python", "scripts/figure.py"])
+    assert (tmp_path / f"{kind}.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    sidecar = json.loads((tmp_path / f"{kind}.json").read_text())
+    assert sidecar["data"]
+    assert sidecar["command"] == "python scripts/figure.py"
+    assert all("b20" not in run for run in sidecar["runs"])
+
+
+def test_the_same_inputs_give_the_same_bytes(known, tmp_path):
+    for name in ("a", "b"):
+        draw(inputs(known, "shift_tax"), "tiny", tmp_path / name, ["x"])
+    for suffix in ("pdf", "png", "json"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve", "training_curve"])
+def test_no_runs_are_said_in_the_figure(known, kind):
+    drawing = FIGURES[kind](inputs(known, kind, select={"source": "nowhere"}))
+    assert "not enough runs" in texts(drawing)
+
+
+def test_a_single_run_of_one_method_draws(tmp_path):
+    results = results_of([write_base(tmp_path / "b"), write_run(tmp_path / "v", spec_of("vanilla", "direct", 10, 0), 0.5, 0.5)], tmp_path)
+    for kind, figure in FIGURES.items():
+        assert figure(inputs(results, kind)).figure.axes
+
+
+def test_equal_values_draw_without_a_correlation(tmp_path):
+    runs = [write_run(tmp_path / str(s), spec_of("dgr", "direct", 10, s), 1.0, 1.0, shift=0.2) for s in range(3)]
+    results = results_of([write_base(tmp_path / "b"), *runs], tmp_path)
+    assert "not enough runs" in texts(FIGURES["shift_tax"](inputs(results, "shift_tax")))
+    assert "not enough runs" in texts(FIGURES["safety_reasoning_plane"](inputs(results, "safety_reasoning_plane")))
+
+
+def test_the_plane_prints_the_gap_at_matched_safety(known):
+    drawing = FIGURES["safety_reasoning_plane"](inputs(known, "safety_reasoning_plane", select={"source": "direct", "benign": 0}))
+    assert "DGR − Vanilla at matched safety: +30.0 [" in texts(drawing)
+    gap = next(record for record in drawing.data if record.get("kind") == "matched difference")
+    assert gap["value"] == pytest.approx(0.3)
+
+
+def test_bars_stand_beside_the_papers_value(known):
+    reported = [{"benchmark": "sums", "metric": "accuracy", "method": "dgr", "source": "direct", "value": 82.0}]
+    drawing = FIGURES["method_bars"](inputs(known, "method_bars", select={"n": 100}, reported=reported))
+    assert [record["value"] for record in drawing.data if record.get("kind") == "reported"] == [82.0]
+    ours = next(r for r in drawing.data if r.get("n_items") and (r["source"], r["method"], r["benchmark"]) == ("direct", "dgr", "sums"))
+    assert ours["value"] == pytest.approx(0.8)
+
+
+def test_refinement_outcomes_report_the_fallback_rate(known):
+    records = FIGURES["refinement_outcomes"](inputs(known, "refinement_outcomes")).data
+    assert {record["piece"]: record["fallback_rate"] for record in records} == {"reasoning": pytest.approx(0.4), "answer": None}
+
+
+def test_a_method_keeps_its_colour():
+    assert [colour(method) for method in ("none", "vanilla", "dgr")] == list(COLOURS.values())
+    assert colour("other") == colour("other")
+
+
+def test_an_unknown_kind_is_named(known, tmp_path):
+    with pytest.raises(UserError, match="'pie'; valid: safety_reasoning_plane"):
+        draw(inputs(known, "pie"), "tiny", tmp_path / "x", [])

@@ -1,0 +1,64 @@
+"""Tables: the numbers of a study whose truth is known."""
+
+import csv
+
+import pytest
+from synthetic import study
+from untaxed.figures import Inputs
+from untaxed.records import UserError
+from untaxed.statistics import Estimate
+from untaxed.tables import TABLES, cell, write_table
+
+AGREEMENTS = [
+    {"judge": "string_match", "dataset": "d", "n": 50, "accuracy": 0.8, "accuracy_ci": [0.67, 0.89], "kappa": 0.5, "unparseable_rate": 0.1}
+]
+REPORTS = [{"name": "direct / tiny / dgr", "pieces": {"reasoning": {"ok": 6, "empty": 4}, "answer": {"not-refined": 10}}}]
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    return study(tmp_path_factory.mktemp("study"))
+
+
+def test_main_results_hold_the_studys_numbers(known):
+    rows = TABLES["main_results"](Inputs({"select": {"n": 100, "benign": 0, "source": "direct"}}, known, agreements=AGREEMENTS))
+    assert [row["method"] for row in rows] == ["none", "dgr", "vanilla"]
+    vanilla = rows[2]
+    assert vanilla["accuracy"].startswith("40.0 [")
+    assert vanilla["safety_tax"].startswith("50.0 [")
+    assert vanilla["refusal_rate"].startswith("90.0 [")
+    assert vanilla["harmful_score"].startswith("10.0 [")
+    assert vanilla["over_refusal"].startswith("60.0 [")
+    assert vanilla["strongreject"] == "–"
+    assert vanilla["shift"].startswith("0.550")
+    assert (vanilla["seeds"], vanilla["accuracy_items"]) == (3, 80)
+    assert vanilla["judge_agreement"] == "string_match 80.0 % (n = 50)"
+
+
+def test_activation_lists_rising_numbers_of_samples(known):
+    rows = TABLES["activation"](Inputs({"select": {"source": "direct", "benign": 0, "method": "dgr"}}, known))
+    assert [row["n"] for row in rows if row["method"] == "dgr"] == [10, 100]
+
+
+def test_a_piece_that_was_not_refined_has_no_fallback_rate(known):
+    rows = TABLES["refinement"](Inputs({}, known, refine_reports=REPORTS))
+    assert [(row["piece"], row["n"], row["fallback (%)"]) for row in rows] == [("reasoning", 10, "40.0"), ("answer", 0, "–")]
+
+
+def test_a_cell_without_an_interval_has_no_bracket():
+    assert (cell(Estimate(0.5, 0.25, 0.75, 4)), cell(Estimate(0.5, None, None, 1)), cell(None)) == ("50.0 [25.0, 75.0]", "50.0", "–")
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_both_forms_have_the_same_rows(known, tmp_path, kind):
+    spec = {"table": kind, "caption": "A caption.", "select": {"source": "direct"}}
+    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS), tmp_path / "t.csv", tmp_path / "t.md")
+    assert len(list(csv.reader((tmp_path / "t.csv").open()))) == count + 1
+    assert len([line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("| ")]) == count + 1
+
+
+def test_nothing_measured_and_unknown_kinds_are_said(known, tmp_path):
+    assert write_table(Inputs({"table": "judges"}, known), tmp_path / "t.csv", tmp_path / "t.md") == 0
+    assert "Nothing was measured." in (tmp_path / "t.md").read_text()
+    with pytest.raises(UserError, match="'best'; valid: main_results"):
+        write_table(Inputs({"table": "best"}, known), tmp_path / "t.csv", tmp_path / "t.md")
