@@ -1,7 +1,7 @@
 """Judge every claim of the papers by what a study measured: supported, contradicted, inconclusive or not run.
 
 python scripts/claims.py --claims claims.yaml --metrics metrics.csv --items items.parquet --study laptop \
-    --output claims.json --markdown claims.md
+    --output claims.json --markdown claims.md --csv claims.csv
 """
 
 import argparse
@@ -19,9 +19,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument("--output", required=True, help="verdicts, JSON")
     parser.add_argument("--markdown", required=True, help="verdicts, Markdown")
+    parser.add_argument("--csv", required=True, help="verdicts, CSV")
     options = parser.parse_args(arguments)
 
-    from untaxed.claims import judge_claims, markdown, read_claims
+    from untaxed.claims import judge_claims, markdown, read_claims, write_csv
     from untaxed.metrics import read_results
     from untaxed.records import UserError, write_json, write_text
 
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> None:
     command = shlex.join(["python", "scripts/claims.py", *arguments])
     write_json(options.output, {"study": options.study, "command": command, "claims": records})
     write_text(options.markdown, markdown(records, options.study))
+    write_csv(options.csv, records)
 
 
 if __name__ == "__main__":

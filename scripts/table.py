@@ -1,7 +1,7 @@
 """Write one table of a study as CSV and Markdown.
 
 python scripts/table.py --spec '{"table": "main_results", "title": "Main results"}' --metrics metrics.csv --items items.parquet \
-    --agreement agreement.json --output main_results.csv --markdown main_results.md
+    --agreement agreement.json --output-prefix results/laptop/tables/main_results
 """
 
 import argparse
@@ -20,8 +20,7 @@ def main(arguments: list[str]) -> None:
         "--refine-report", nargs="*", default=[], help="report of each refinement, in a folder <dataset>/<model>/<refinement>"
     )
     parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
-    parser.add_argument("--output", required=True, help="the table, CSV")
-    parser.add_argument("--markdown", required=True, help="the table, Markdown")
+    parser.add_argument("--output-prefix", required=True, help="path of the outputs without .csv, .md")
     options = parser.parse_args(arguments)
 
     from untaxed.figures import Inputs
@@ -32,7 +31,8 @@ def main(arguments: list[str]) -> None:
     refined = [read_json(path) | {"name": " / ".join(Path(path).parent.parts[-3:])} for path in options.refine_report]
     agreements = [read_json(path) for path in options.agreement]
     results = read_results(options.metrics, options.items)
-    write_table(Inputs(options.spec, results, refine_reports=refined, agreements=agreements), options.output, options.markdown)
+    inputs = Inputs(options.spec, results, refine_reports=refined, agreements=agreements)
+    write_table(inputs, f"{options.output_prefix}.csv", f"{options.output_prefix}.md")
 
 
 if __name__ == "__main__":

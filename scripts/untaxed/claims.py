@@ -11,12 +11,13 @@ of it contradicted, across it inconclusive. Bounds are points of a share (0.05 =
 the sources of studies, so that one claim is judged in each of them.
 """
 
+import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from untaxed.metrics import RUN_FIELDS, Measure, Results, by_setting, measure, select
-from untaxed.records import UserError, read_yaml
+from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import Estimate, hierarchical_mean, matched_difference, paired_bootstrap, pearson, spearman
 
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
@@ -230,6 +231,31 @@ def markdown(records: Iterable[Mapping[str, Any]], study: str) -> str:
         cells += [record["n"] or "", f"**{record['verdict']}**", record["reason"], f"`{figure}`"]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def write_csv(path: Path | str, records: Iterable[Mapping[str, Any]]) -> None:
+    """The claims as CSV, numbers with six significant digits."""
+    columns = (
+        "id",
+        "paper",
+        "statement",
+        "reported",
+        "verdict",
+        "value",
+        "low",
+        "high",
+        "n",
+        "bound",
+        "direction",
+        "reason",
+        "judge",
+        "figure",
+    )
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        for record in records:
+            writer.writerow([f"{record[key]:.6g}" if isinstance(record[key], float) else record[key] for key in columns])
 
 
 def _reported(record: Mapping[str, Any]) -> str:

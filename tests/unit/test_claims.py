@@ -1,8 +1,10 @@
 """Claims: each of the four verdicts on a study whose truth is known, and the claims that ship with the project."""
 
+import csv
+
 import pytest
 from synthetic import results_of, spec_of, study, write_base, write_run
-from untaxed.claims import judge_claim, judge_claims, markdown, read_claims, verdict_of
+from untaxed.claims import judge_claim, judge_claims, markdown, read_claims, verdict_of, write_csv
 from untaxed.records import UserError, write_yaml
 from untaxed.statistics import Estimate
 
@@ -115,7 +117,7 @@ def test_the_interval_decides(low, high, direction, verdict):
     assert verdict_of(Estimate(0.0, low, high, 10), direction, 0.0)[0] == verdict
 
 
-def test_the_projects_claims_are_well_formed_and_all_get_a_verdict(root, known):
+def test_the_projects_claims_are_well_formed_and_all_get_a_verdict(root, known, tmp_path):
     records = judge_claims(read_claims(root / "claims.yaml"), known)
     verdicts = {record["id"]: record["verdict"] for record in records}
     assert verdicts["tax-exists"] == verdicts["dgr-gain-direct-refusal"] == verdicts["benign-rows-lower-over-refusal"] == "supported"
@@ -123,6 +125,8 @@ def test_the_projects_claims_are_well_formed_and_all_get_a_verdict(root, known):
     assert verdicts["improved-beats-default-safety"] == "not run"
     text = markdown(records, "tiny")
     assert all(f"**{record['id']}**" in text for record in records)
+    write_csv(tmp_path / "claims.csv", records)
+    assert [row["verdict"] for row in csv.DictReader((tmp_path / "claims.csv").open())] == list(verdicts.values())
 
 
 def test_the_projects_claims_hold_the_papers_numbers(root):
