@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from untaxed.assets import SUFFIXES, read_table
+from untaxed import organism
 from untaxed.records import UserError, fingerprint, read_yaml
 from untaxed.thinking import ThinkingFormat
 
@@ -440,6 +441,7 @@ ADAPTERS: dict[str, Callable[..., list[dict]]] = {
     "s1k": s1k,
     "fields": fields,
     "chain_sum": chain_sum,
+    **organism.ADAPTERS,
 }
 
 
@@ -511,6 +513,9 @@ def prepare_against(spec: dict, asset_folders: dict[str, Path], against: list[di
     name = spec["adapter"]
     if name not in ADAPTERS:
         raise UserError(f"dataset adapter {name!r} is unknown; {_nearest(name, ADAPTERS)}")
+    if name in organism.ADAPTERS:  # its rows are disjoint by construction and seeded by their own options
+        rows = organism.ADAPTERS[name](spec.get("options") or {})
+        return rows[: spec.get("limit")], []
     adapter = ADAPTERS[name]
     parameters = inspect.signature(adapter).parameters
     options, common = _options(spec, name, [key for key in parameters if key not in ("folder", "seed", "wanted")])

@@ -1,0 +1,81 @@
+# Base + checkpoint -> distribution shift; everything -> one tidy metrics table.
+
+
+rule measure_shift:
+    input:
+        base=lambda wildcards: STUDY.model(STUDY.runs[wildcards.run]["model"]),
+        checkpoint=lambda wildcards: STUDY.checkpoint(wildcards.run),
+        encoder=STUDY.asset(STUDY.config.shift.encoder),
+        base_samples=lambda wildcards: f"{RESULTS}/runs/base--{STUDY.runs[wildcards.run]['model']}/samples.jsonl",
+        samples=rules.evaluate.output[0],
+        rows=rules.mix.output.rows,
+    output:
+        f"{RESULTS}/runs/{{run}}/shift.json",
+    log:
+        f"{LOGS}/measure_shift/{{run}}.log",
+    benchmark:
+        f"{TIMES}/measure_shift/{{run}}.tsv"
+    conda:
+        "../envs/infer.yaml"
+    threads: STUDY.config.compute.threads
+    resources:
+        gpu=STUDY.gpus,
+        nodes=1,
+        mem_mb=lambda wildcards: STUDY.memory(
+            STUDY.runs[wildcards.run]["model"], "compare"
+        ),
+        runtime=STUDY.config.compute.runtime,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.shift_spec(wildcards.run)),
+        base=lambda wildcards, input: folder(input.base),
+        checkpoint=lambda wildcards, input: folder(input.checkpoint),
+        encoder=lambda wildcards, input: folder(input.encoder),
+    message:
+        "Measure the distribution shift of {wildcards.run}"
+    shell:
+        "python scripts/measure_shift.py --spec {params.spec:q} --base-model {params.base} --checkpoint {params.checkpoint}"
+        " --encoder {params.encoder} --base-samples {input.base_samples} --samples {input.samples} --train {input.rows}"
+        " --output {output} > {log} 2>&1"
+
+
+rule list_runs:
+    output:
+        f"{RESULTS}/runs.txt",
+    log:
+        f"{LOGS}/list_runs.log",
+    localrule: True
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        runs=list(STUDY.runs),
+    message:
+        "List the runs of the study"
+    run:
+        from untaxed.records import write_text
+
+        write_text(
+            output[0], "".join(f"{RESULTS}/runs/{run}\n" for run in params.runs)
+        )
+
+
+rule collect:
+    input:
+        STUDY.measured(),
+        runs=rules.list_runs.output[0],
+    output:
+        metrics=f"{RESULTS}/metrics.csv",
+        scores=f"{RESULTS}/items.parquet",
+    log:
+        f"{LOGS}/collect.log",
+    benchmark:
+        f"{TIMES}/collect.tsv"
+    conda:
+        "../envs/plot.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Collect every run into one metrics table"
+    shell:
+        "python scripts/collect.py --runs-file {input.runs} --output {output.metrics} --items {output.scores} > {log} 2>&1"

@@ -1,0 +1,80 @@
+# What a user can ask for by name: everything, or one stage.
+
+
+localrules:
+    assets,
+    datasets,
+    checkpoints,
+    metrics,
+    figures,
+    budget,
+    rulegraph,
+
+
+rule assets:
+    input:
+        [STUDY.asset(name) for name in STUDY.assets_needed],
+    message:
+        "Everything from outside is here and checked"
+
+
+rule datasets:
+    input:
+        [STUDY.safety_rows(run) for run in STUDY.trained],
+        [
+            STUDY.rows(STUDY.config.benchmarks[name].dataset)
+            for name in STUDY.config.study.suite
+        ],
+    message:
+        "All rows are prepared and refined"
+
+
+rule checkpoints:
+    input:
+        [STUDY.checkpoint(run) for run in STUDY.trained],
+    message:
+        "All checkpoints are trained"
+
+
+rule metrics:
+    input:
+        rules.collect.output,
+    message:
+        "The metrics table is in place"
+
+
+rule figures:
+    input:
+        [f"{STUDY.figures}/{name}.pdf" for name in STUDY.config.study.figures],
+    message:
+        "All figures are drawn"
+
+
+rule budget:
+    log:
+        f"{LOGS}/budget.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        configs=[
+            arg for path in workflow.configfiles for arg in ("--config", str(path))
+        ],
+    message:
+        "GPU-hours per stage and figure, from the throughputs that the configuration states"
+    shell:
+        "python scripts/budget.py {params.configs:q} 2>&1 | tee {log}"
+
+
+rule rulegraph:
+    output:
+        "docs/rulegraph.svg",
+    log:
+        f"{LOGS}/rulegraph.log",
+    conda:
+        "../envs/plot.yaml"
+    params:
+        configs=[str(path) for path in workflow.configfiles],
+    message:
+        "Draw the rules of this workflow"
+    shell:
+        "(snakemake --rulegraph dot --configfile {params.configs:q} | dot -Tsvg > {output}) 2> {log}"

@@ -1,0 +1,35 @@
+# Reads the configuration once; every rule looks things up in STUDY (scripts/untaxed/config.py).
+
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
+
+from untaxed.config import load_or_exit
+
+STUDY = load_or_exit(config, workflow.basedir)
+RESULTS = STUDY.results
+LOGS = f"logs/{STUDY.name}"
+TIMES = f"{RESULTS}/benchmarks"
+
+
+wildcard_constraints:
+    asset="[^/]+",
+    dataset="[^/]+",
+    model="[^/]+",
+    refinement="[^/]+",
+    run="[^/]+",
+    judge="[^/]+",
+    figure="[^/]+",
+    table="[^/]+",
+
+
+def pairs(flag, values):
+    """Repeat a command-line flag: --rows a=b --rows c=d."""
+    return [part for name, path in values.items() for part in (flag, f"{name}={path}")]
+
+
+def folder(path):
+    """The folder beside whose manifest Snakemake keeps track."""
+    return os.path.dirname(str(path))

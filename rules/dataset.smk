@@ -1,0 +1,70 @@
+# Raw files -> rows {id, prompt, reasoning, answer, harmful, category, source}; raw weights -> model folders.
+
+
+rule prepare_dataset:
+    input:
+        assets=lambda wildcards: [
+            STUDY.asset(name)
+            for name in STUDY.config.datasets[wildcards.dataset].assets
+        ],
+        against=lambda wildcards: [
+            STUDY.rows(name)
+            for name in STUDY.config.datasets[wildcards.dataset].decontaminate_against
+        ],
+        texts=lambda wildcards: STUDY.response_files(wildcards.dataset),
+    output:
+        rows=f"{RESULTS}/datasets/{{dataset}}/rows.jsonl",
+        report=f"{RESULTS}/datasets/{{dataset}}/report.json",
+    log:
+        f"{LOGS}/prepare_dataset/{{dataset}}.log",
+    benchmark:
+        f"{TIMES}/prepare_dataset/{{dataset}}.tsv"
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.dataset_spec(wildcards.dataset)),
+        assets=lambda wildcards: pairs(
+            "--asset",
+            {
+                name: folder(STUDY.asset(name))
+                for name in STUDY.config.datasets[wildcards.dataset].assets
+            },
+        ),
+        against=lambda wildcards, input: [
+            part for path in input.against for part in ("--against", path)
+        ],
+    message:
+        "Prepare the rows of {wildcards.dataset}"
+    shell:
+        "python scripts/prepare_dataset.py --spec {params.spec:q} {params.assets:q} {params.against:q}"
+        " --output {output.rows} --report {output.report} > {log} 2>&1"
+
+
+rule prepare_model:
+    input:
+        lambda wildcards: [
+            STUDY.asset(name) for name in STUDY.model_assets(wildcards.model)
+        ],
+    output:
+        f"{RESULTS}/models/{{model}}/manifest.json",
+    log:
+        f"{LOGS}/prepare_model/{{model}}.log",
+    benchmark:
+        f"{TIMES}/prepare_model/{{model}}.tsv"
+    conda:
+        "../envs/infer.yaml"
+    threads: STUDY.config.compute.threads
+    resources:
+        mem_mb=lambda wildcards: STUDY.memory(wildcards.model, "convert"),
+        runtime=60,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.model_spec(wildcards.model)),
+        asset=lambda wildcards, input: ["--asset", folder(input[0])] if input else [],
+        folder=lambda wildcards, output: folder(output[0]),
+    message:
+        "Prepare the model {wildcards.model} (safetensors, tokenizer, chat template)"
+    shell:
+        "python scripts/prepare_model.py --spec {params.spec:q} {params.asset:q} --output {params.folder} > {log} 2>&1"

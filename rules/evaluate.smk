@@ -1,0 +1,47 @@
+# Checkpoint x suite -> samples (every prompt, every generation) through lm-evaluation-harness; one model load for a whole suite.
+
+
+rule evaluate:
+    input:
+        checkpoint=lambda wildcards: STUDY.checkpoint(wildcards.run),
+        rows=[
+            STUDY.rows(STUDY.config.benchmarks[name].dataset)
+            for name in STUDY.config.study.suite
+        ],
+        tasks=[STUDY.config.benchmarks[name].task for name in STUDY.config.study.suite],
+    output:
+        f"{RESULTS}/runs/{{run}}/samples.jsonl",
+    log:
+        f"{LOGS}/evaluate/{{run}}.log",
+    benchmark:
+        f"{TIMES}/evaluate/{{run}}.tsv"
+    conda:
+        "../envs/infer.yaml"
+    threads: STUDY.config.compute.threads
+    resources:
+        gpu=STUDY.gpus,
+        nodes=1,
+        mem_mb=lambda wildcards: STUDY.memory(
+            STUDY.runs[wildcards.run]["model"], "generate"
+        ),
+        runtime=STUDY.config.compute.runtime,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.evaluation_spec(wildcards.run)),
+        checkpoint=lambda wildcards, input: folder(input.checkpoint),
+        rows=pairs(
+            "--rows",
+            {
+                name: STUDY.rows(STUDY.config.benchmarks[name].dataset)
+                for name in STUDY.config.study.suite
+            },
+        ),
+        cache=(
+            ["--cache", f"{RESULTS}/work/evaluate-{{run}}"]
+            if STUDY.config.compute.resume_evaluation
+            else []
+        ),
+    message:
+        "Evaluate {wildcards.run}"
+    shell:
+        "python scripts/evaluate.py --spec {params.spec:q} --checkpoint {params.checkpoint} {params.rows:q} {params.cache:q}"
+        " --samples {output} > {log} 2>&1"

@@ -1,0 +1,106 @@
+# Metrics -> figures (PDF, PNG, data beside them), tables, and a verdict on every claim.
+
+
+rule figure:
+    input:
+        metrics=rules.collect.output.metrics,
+        scores=rules.collect.output.scores,
+        refine=STUDY.refine_reports(),
+        agreement=STUDY.agreements(),
+        manifests=[STUDY.checkpoint(run) for run in STUDY.trained],
+        code=["scripts/figure.py", "scripts/untaxed/figures.py"],
+    output:
+        pdf=f"{STUDY.figures}/{{figure}}.pdf",
+        png=report(
+            f"{STUDY.figures}/{{figure}}.png",
+            caption="report/figure.rst",
+            category="Figures",
+            labels=lambda wildcards: {
+                "figure": STUDY.config.figures[wildcards.figure].title
+            },
+        ),
+        data=f"{STUDY.figures}/{{figure}}.json",
+    log:
+        f"{LOGS}/figure/{{figure}}.log",
+    benchmark:
+        f"{TIMES}/figure/{{figure}}.tsv"
+    conda:
+        "../envs/plot.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.figure_spec(wildcards.figure)),
+        caption=lambda wildcards: STUDY.config.figures[wildcards.figure].caption,
+        prefix=f"{STUDY.figures}/{{figure}}",
+    message:
+        "Draw {wildcards.figure}"
+    shell:
+        "python scripts/figure.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
+        " --agreement {input.agreement} --manifest {input.manifests} --study {STUDY.name} --output-prefix {params.prefix} > {log} 2>&1"
+
+
+rule table:
+    input:
+        metrics=rules.collect.output.metrics,
+        scores=rules.collect.output.scores,
+        refine=STUDY.refine_reports(),
+        agreement=STUDY.agreements(),
+        code=["scripts/table.py", "scripts/untaxed/tables.py"],
+    output:
+        csv=report(
+            f"{RESULTS}/tables/{{table}}.csv",
+            caption="report/table.rst",
+            category="Tables",
+            labels=lambda wildcards: {"table": wildcards.table},
+        ),
+        markdown=f"{RESULTS}/tables/{{table}}.md",
+    log:
+        f"{LOGS}/table/{{table}}.log",
+    benchmark:
+        f"{TIMES}/table/{{table}}.tsv"
+    conda:
+        "../envs/plot.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.table_spec(wildcards.table)),
+        caption=lambda wildcards: STUDY.config.tables[wildcards.table].caption,
+        prefix=f"{RESULTS}/tables/{{table}}",
+    message:
+        "Write the table {wildcards.table}"
+    shell:
+        "python scripts/table.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
+        " --agreement {input.agreement} --output-prefix {params.prefix} > {log} 2>&1"
+
+
+rule claims:
+    input:
+        claims="claims.yaml",
+        metrics=rules.collect.output.metrics,
+        scores=rules.collect.output.scores,
+        code=["scripts/claims.py", "scripts/untaxed/claims.py"],
+    output:
+        verdicts=f"{RESULTS}/claims.json",
+        markdown=f"{RESULTS}/claims.md",
+        csv=report(
+            f"{RESULTS}/tables/claims.csv",
+            caption="report/claims.rst",
+            category="Claims",
+            labels={"table": "claims"},
+        ),
+    log:
+        f"{LOGS}/claims.log",
+    benchmark:
+        f"{TIMES}/claims.tsv"
+    conda:
+        "../envs/plot.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    message:
+        "Judge every claim of the papers on this study's data"
+    shell:
+        "python scripts/claims.py --claims {input.claims} --metrics {input.metrics} --items {input.scores} --study {STUDY.name}"
+        " --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} > {log} 2>&1"

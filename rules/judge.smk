@@ -1,0 +1,77 @@
+# Samples x judge -> verdicts; re-judging never generates again. Each judge is measured on a human-labelled set.
+
+
+rule judge:
+    input:
+        samples=rules.evaluate.output[0],
+        model=lambda wildcards: STUDY.judge_models(wildcards.judge),
+        prompt=lambda wildcards: STUDY.judge_files(wildcards.judge),
+    output:
+        f"{RESULTS}/runs/{{run}}/verdicts/{{judge}}.jsonl",
+    log:
+        f"{LOGS}/judge/{{run}}--{{judge}}.log",
+    benchmark:
+        f"{TIMES}/judge/{{run}}--{{judge}}.tsv"
+    conda:
+        "../envs/infer.yaml"
+    threads: lambda wildcards: STUDY.judge_threads(wildcards.judge)
+    resources:
+        gpu=lambda wildcards: STUDY.gpus if STUDY.judge_models(wildcards.judge) else 0,
+        nodes=1,
+        mem_mb=lambda wildcards: STUDY.judge_memory(wildcards.judge),
+        runtime=STUDY.config.compute.runtime,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.judge_spec(wildcards.judge)),
+        model=lambda wildcards, input: (
+            ["--model", folder(input.model[0])] if input.model else []
+        ),
+        work=lambda wildcards, input: (
+            [
+                "--work-file",
+                f"{RESULTS}/work/judge-{wildcards.run}-{wildcards.judge}.jsonl",
+            ]
+            if input.model
+            else []
+        ),
+    message:
+        "Judge the samples of {wildcards.run} with {wildcards.judge}"
+    shell:
+        "python scripts/judge.py --spec {params.spec:q} --samples {input.samples} {params.model:q} {params.work:q} --output {output} > {log} 2>&1"
+
+
+rule judge_agreement:
+    input:
+        labelled=lambda wildcards: STUDY.asset(STUDY.labelled(wildcards.judge)),
+        model=lambda wildcards: STUDY.judge_models(wildcards.judge),
+        prompt=lambda wildcards: STUDY.judge_files(wildcards.judge),
+    output:
+        f"{RESULTS}/agreement/{{judge}}.json",
+    log:
+        f"{LOGS}/judge_agreement/{{judge}}.log",
+    benchmark:
+        f"{TIMES}/judge_agreement/{{judge}}.tsv"
+    conda:
+        "../envs/infer.yaml"
+    threads: lambda wildcards: STUDY.judge_threads(wildcards.judge)
+    resources:
+        gpu=lambda wildcards: STUDY.gpus if STUDY.judge_models(wildcards.judge) else 0,
+        nodes=1,
+        mem_mb=lambda wildcards: STUDY.judge_memory(wildcards.judge),
+        runtime=STUDY.config.compute.runtime,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.judge_spec(wildcards.judge)),
+        model=lambda wildcards, input: (
+            ["--model", folder(input.model[0])] if input.model else []
+        ),
+        limit=(
+            ["--limit", STUDY.config.agreement.limit]
+            if STUDY.config.agreement and STUDY.config.agreement.limit
+            else []
+        ),
+        label=lambda wildcards: STUDY.config.judges[wildcards.judge].agreement,
+        labelled=lambda wildcards, input: folder(input.labelled),
+    message:
+        "Measure {wildcards.judge} against human labels"
+    shell:
+        "python scripts/judge_agreement.py --spec {params.spec:q} --labelled {params.labelled}/*.csv --label {params.label}"
+        " {params.model:q} {params.limit:q} --output {output} > {log} 2>&1"

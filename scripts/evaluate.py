@@ -1,0 +1,36 @@
+"""Run a suite of benchmarks on one checkpoint with lm-evaluation-harness and keep every sample.
+
+Example: python scripts/evaluate.py --spec '{"benchmarks": …}' --checkpoint results/x/runs/y/checkpoint --rows chains=rows.jsonl --samples s.jsonl
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from untaxed.command import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", required=True, type=json.loads, help="suite: benchmarks, thinking format, engine (JSON)")
+    parser.add_argument("--checkpoint", required=True, type=Path)
+    parser.add_argument("--rows", action="append", required=True, metavar="BENCHMARK=FILE")
+    parser.add_argument("--samples", required=True, type=Path, help="every prompt and generation (JSON Lines)")
+    parser.add_argument("--cache", type=Path, help="lm-eval request cache, so that a killed job goes on")
+    options = parser.parse_args(arguments)
+
+    from untaxed.evaluation import evaluate
+    from untaxed.machine import offline, pick_engine, use_threads
+    from untaxed.records import write_jsonl
+
+    offline()
+    use_threads()
+    spec = {**options.spec, "engine": pick_engine(options.spec["engine"])}
+    rows = {name: Path(path) for name, path in (pair.split("=", 1) for pair in options.rows)}
+    samples, scores = evaluate(options.checkpoint, rows, spec, options.cache)
+    write_jsonl(options.samples, samples)
+    print(json.dumps(scores, indent=2, sort_keys=True))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,35 @@
+"""Write a run's specification and its training set: a seeded draw of safety rows and the rows mixed in.
+
+Example: python scripts/mix.py --spec '{"run": …}' --rows rows.jsonl --mixed benign=benign.jsonl --output-folder results/x/runs/y
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from untaxed.command import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", required=True, type=json.loads, help="the run, resolved (JSON)")
+    parser.add_argument("--rows", type=Path, help="safety rows; none for a base run")
+    parser.add_argument("--mixed", action="append", default=[], metavar="DATASET=FILE", help="rows of a mixed-in dataset")
+    parser.add_argument("--output-folder", required=True, type=Path)
+    options = parser.parse_args(arguments)
+
+    from untaxed.records import read_jsonl, write_jsonl, write_yaml
+    from untaxed.training_sets import draw, mix
+
+    spec, files = options.spec, dict(pair.split("=", 1) for pair in options.mixed)
+    rows: list[dict] = []
+    if spec["n"]:
+        safety = draw(list(read_jsonl(options.rows)), spec["n"], spec["seed"], str(options.rows))
+        others = [draw(list(read_jsonl(files[part["dataset"]])), part["n"], spec["seed"], files[part["dataset"]]) for part in spec["mix"]]
+        rows = mix(safety, others, spec["seed"])
+    write_jsonl(options.output_folder / "train.jsonl", rows)
+    write_yaml(options.output_folder / "run.yaml", spec)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,801 @@
+"""The typed configuration: config.yaml and its overlays become one `Study`; every wrong key gets one line that names it and the fix."""
+
+import difflib
+import re
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from untaxed.machine import has_gpu
+from untaxed.records import UserError, fingerprint, read_yaml
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `5e-5` as text; people mean the number."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9.]+[eE][+-]?[0-9]+", value):
+        return float(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+Words = list[str]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Thinking(Strict):
+    """Markers around the reasoning trace of a model (see `thinking.ThinkingFormat`)."""
+
+    open: str = "<think>\n"
+    close: str = "\n</think>\n\n"
+
+
+class Sampling(Strict):
+    """How text is generated; temperature 0 is greedy."""
+
+    temperature: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 0.0
+    top_p: Share = 1.0
+    max_new_tokens: Count = 1024
+
+
+class Dataset(Strict):
+    """Rows {id, prompt, reasoning, answer, harmful, category, source} made from raw assets or by a generator."""
+
+    adapter: str
+    assets: Words = []
+    options: dict[str, Any] = {}
+    responses: str | None = None
+    limit: Count | None = None
+    seed: int = 0
+    decontaminate_against: Words = []
+    note: str = ""
+
+
+class Stage(Strict):
+    """The reasoning stage that makes a model from its base: which rows, how many, which trainer."""
+
+    dataset: str
+    n: Count
+    trainer: str
+    seed: int = 0
+
+
+class Model(Strict):
+    """A model from outside (`kind`, `asset`) or one that this study trains (`base`, `stage`)."""
+
+    kind: Literal["gguf", "folder", "organism"] | None = None
+    asset: str | None = None
+    options: dict[str, Any] = {}
+    base: str | None = None
+    stage: Stage | None = None
+    parameters: Positive
+    thinking: Thinking = Thinking()
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    context: Count = 2048
+
+
+class Trainer(Strict):
+    """Hyper-parameters of supervised fine-tuning; `extends` starts from another trainer."""
+
+    extends: str | None = None
+    learning_rate: Positive = 5e-5
+    epochs: Positive = 5.0
+    batch_size: Count = 8
+    micro_batch_size: Count | None = None
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 1e-4
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
+    max_grad_norm: Positive = 1.0
+    max_length: Count = 32768
+    loss_on: Literal["completion", "all"] = "completion"
+    packing: bool = True
+    precision: Literal["bf16-mixed", "float32", "bf16"] = "bf16-mixed"
+    gradient_checkpointing: bool = False
+    lora_rank: Count | None = None
+    checkpoint_minutes: Positive = 10.0
+    checkpoint_steps: Count | None = None
+    sharding: Literal["none", "fsdp"] = "none"
+
+
+class Refinement(Strict):
+    """How the target model rewrites the safety data (DGR, Eq. 3): prompts, filters, fallback, sampling."""
+
+    pieces: list[Literal["reasoning", "answer"]] = ["reasoning", "answer"]
+    filters: list[Literal["overthinking", "meta-thinking"]] = ["overthinking", "meta-thinking"]
+    fallback: Literal["original", "drop"] = "original"
+    prompts: dict[Literal["reasoning", "answer"], str] = {"reasoning": "prompts/dgr_reasoning.txt", "answer": "prompts/dgr_answer.txt"}
+    meta_thinking: str = "prompts/meta_thinking.yaml"
+    sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=5000)
+    seed: int = 0
+
+
+class Mix(Strict):
+    """Rows added to the safety rows: a number, or a ratio of the safety rows."""
+
+    dataset: str
+    n: Count | None = None
+    ratio: Positive | None = None
+
+
+class Recipe(Strict):
+    """How a training set is made: source rows, as they are (vanilla) or rewritten by the target (dgr), and what is mixed in."""
+
+    extends: str | None = None
+    source: str | None = None
+    dataset: str | None = None
+    method: Literal["vanilla", "dgr"] = "vanilla"
+    refinement: str | None = None
+    mix: list[Mix] = []
+
+
+class Experiment(Strict):
+    """A grid of runs for one figure or table: models x recipes x trainers x n x seeds."""
+
+    title: str = ""
+    models: Words
+    recipes: Words
+    trainers: Words
+    n: list[Annotated[int, Field(ge=0)]]
+    seeds: list[int] = [0]
+
+
+class Benchmark(Strict):
+    """An lm-eval task file over the rows of a dataset."""
+
+    task: str
+    dataset: str
+    kind: Literal["reasoning", "harmful", "benign"]
+    limit: Count | None = None
+    sampling: Sampling = Sampling()
+    repeats: Count = 1
+
+
+class Judge(Strict):
+    """What reads the samples of some benchmarks and gives verdicts."""
+
+    kind: Literal["string_match", "strongreject_rubric", "xstest_classes", "xstest_string_match", "llama_guard"]
+    benchmarks: Words
+    model: str | None = None
+    prompt: str | None = None
+    options: dict[str, Any] = {}
+    sampling: Sampling = Sampling(max_new_tokens=512)
+    agreement: Literal["refusal", "harm", "none"] = "refusal"
+
+
+class Agreement(Strict):
+    """The human-labelled sets that judges are measured on: one labelled for refusal, one for harm."""
+
+    refusal: str
+    harm: str | None = None
+    limit: Count | None = None
+
+
+class Shift(Strict):
+    """Distribution shift between base and run: encoder asset, prompts compared, and the benchmark whose generations give the KL."""
+
+    encoder: str
+    benchmarks: Words
+    kl_benchmark: str
+    limit: Count = 64
+
+
+class Figure(Strict):
+    kind: str
+    title: str
+    caption: str
+    options: dict[str, Any] = {}
+
+
+class Table(Strict):
+    kind: str
+    caption: str
+    options: dict[str, Any] = {}
+
+
+class Compute(Strict):
+    """What one job gets. `gpus: auto` asks for one GPU where the machine that plans has one."""
+
+    threads: Count = 2
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    train_gpus: Annotated[int, Field(ge=0)] | None = None
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    batch_size: Count = 32
+    mem_mb: Count = 6000
+    runtime: Count = 240
+    resume_evaluation: bool = False
+    tokens_per_second: dict[str, Positive] = {}
+    hardware: str = "one CPU"
+
+
+class Selection(Strict):
+    """What this study runs, by name."""
+
+    name: str
+    title: str
+    experiments: Words
+    suite: Words
+    judges: Words
+    figures: Words
+    tables: Words
+    claims: Words = ["all"]
+
+
+class Config(Strict):
+    """The whole configuration. Catalogues are keyed by name; `study` says what of them runs."""
+
+    study: Selection
+    compute: Compute = Compute()
+    datasets: dict[str, Dataset] = {}
+    models: dict[str, Model] = {}
+    trainers: dict[str, Trainer] = {}
+    refinements: dict[str, Refinement] = {}
+    recipes: dict[str, Recipe] = {}
+    experiments: dict[str, Experiment] = {}
+    benchmarks: dict[str, Benchmark] = {}
+    judges: dict[str, Judge] = {}
+    agreement: Agreement | None = None
+    shift: Shift
+    figures: dict[str, Figure] = {}
+    tables: dict[str, Table] = {}
+
+
+CATALOGUES = ("datasets", "models", "trainers", "refinements", "recipes", "experiments", "benchmarks", "judges", "figures", "tables")
+
+
+def nearest(name: str, valid: Any) -> str:
+    """A hint that names the closest valid name, or lists the valid ones."""
+    valid = sorted(map(str, valid))
+    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid) or 'none is defined'}"
+
+
+def _explain(error: Any, place: str) -> str:
+    """One pydantic error as one sentence with the key's path and the fix."""
+    path = ".".join(str(part) for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part.startswith("literal"))))
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{place}: {path}: unknown key; {nearest(error['loc'][-1], _fields_at(error['loc'][:-1]))}"
+    if kind == "missing":
+        return f"{place}: {path}: this key is required; add it"
+    given = repr(error["input"])[:60]
+    if kind == "literal_error":
+        return f"{place}: {path}: {given} is not one of {context['expected']}"
+    return f"{place}: {path}: {error['msg'][0].lower()}{error['msg'][1:]} (given: {given})"
+
+
+def _fields_at(location: tuple) -> list[str]:
+    """Field names valid at a location of the configuration."""
+    kind: Any = Config
+    for part in location:
+        fields = getattr(kind, "model_fields", None)
+        if fields is None or part not in fields:
+            arguments = [a for a in getattr(kind, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+            kind = arguments[-1] if arguments else kind
+            continue
+        kind = fields[part].annotation
+    if not hasattr(kind, "model_fields"):
+        kind = next((a for a in getattr(kind, "__args__", ()) if hasattr(a, "model_fields")), Config)
+    return list(kind.model_fields)
+
+
+def load(mapping: dict, root: Path | str = ".", place: str = "config") -> "Study":
+    """Check a merged configuration and return the study. Raises UserError with every fault, one line each."""
+    try:
+        config = Config.model_validate(mapping)
+    except ValidationError as error:
+        raise UserError("\n".join(dict.fromkeys(_explain(fault, place) for fault in error.errors()))) from None
+    return Study(config, Path(root), place)
+
+
+def read(paths: list[Path | str], root: Path | str = ".") -> "Study":
+    """Load config.yaml and overlays in the order Snakemake merges them: mappings by key, all else replaced."""
+    merged: dict = {}
+    for path in paths:
+        value = read_yaml(path)
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: must be a mapping of keys; found {type(value).__name__}")
+        merged = merge(merged, value)
+    return load(merged, root, " + ".join(str(p) for p in paths))
+
+
+def load_or_exit(mapping: dict, root: Path | str) -> "Study":
+    """`load` for the Snakefile: a faulty configuration prints its lines and ends with exit code 1, without a traceback."""
+    try:
+        return load(mapping, root)
+    except UserError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        sys.exit(1)
+
+
+def merge(under: dict, over: dict) -> dict:
+    """Return `under` updated by `over`, mapping by mapping."""
+    result = dict(under)
+    for key, value in over.items():
+        result[key] = merge(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+    return result
+
+
+def schema() -> dict:
+    """The JSON schema of the configuration, for editors (rules/schemas/config.schema.json)."""
+    return Config.model_json_schema()
+
+
+class Study:
+    """A checked configuration with its references resolved: runs, recipes, trainers, paths."""
+
+    def __init__(self, config: Config, root: Path, place: str) -> None:
+        self.config, self.root, self.place = config, root, place
+        self.name = config.study.name
+        self.results = f"results/{self.name}"
+        self.figures = f"paper_figures/{self.name}"
+        self._check()
+
+    # ---- checks -------------------------------------------------------------------------------------------------
+
+    def _fail(self, key: str, message: str) -> None:
+        raise UserError(f"{self.place}: {key}: {message}")
+
+    def _named(self, catalogue: str, name: str, key: str) -> Any:
+        entries = getattr(self.config, catalogue)
+        if name not in entries:
+            self._fail(key, f"no {catalogue[:-1]} is called {name!r}; {nearest(name, entries)}")
+        return entries[name]
+
+    def _file(self, path: str, key: str) -> None:
+        if not (self.root / path).is_file():
+            self._fail(key, f"no such file {path!r}; create it or mend the path (it is relative to the repository root)")
+
+    def _check(self) -> None:
+        config = self.config
+        for catalogue in CATALOGUES:
+            for name in getattr(config, catalogue):
+                if not NAME.fullmatch(name):
+                    self._fail(
+                        f"{catalogue}.{name}", "names are lower case letters, digits, '.', '_' and single '-' (they become folder names)"
+                    )
+        if not NAME.fullmatch(config.study.name):
+            self._fail("study.name", f"{config.study.name!r} becomes a folder name: lower case letters, digits, '.', '_' and single '-'")
+        self._check_selection()
+        for experiment in config.study.experiments:
+            self._check_experiment(experiment)
+        self._check_evaluation()
+
+    def _check_selection(self) -> None:
+        selection = self.config.study
+        for key, catalogue in (
+            ("experiments", "experiments"),
+            ("suite", "benchmarks"),
+            ("judges", "judges"),
+            ("figures", "figures"),
+            ("tables", "tables"),
+        ):
+            names = getattr(selection, key)
+            for name in names:
+                self._named(catalogue, name, f"study.{key}")
+            if len(set(names)) < len(names):
+                self._fail(f"study.{key}", f"{next(n for n in names if names.count(n) > 1)!r} stands there twice; remove one")
+        for key in ("experiments", "suite"):
+            if not getattr(selection, key):
+                self._fail(f"study.{key}", "is empty; name at least one")
+
+    def _check_experiment(self, name: str) -> None:
+        experiment, key = self.config.experiments[name], f"experiments.{name}"
+        for field in ("models", "recipes", "trainers", "n", "seeds"):
+            values = getattr(experiment, field)
+            if not values:
+                self._fail(f"{key}.{field}", "is empty; name at least one")
+            if len(set(values)) < len(values):
+                self._fail(f"{key}.{field}", "holds a value twice; remove one")
+        for model in experiment.models:
+            self._check_model(model, f"{key}.models")
+        for trainer in experiment.trainers:
+            self._named("trainers", trainer, f"{key}.trainers")
+            self.trainer(trainer)
+        for recipe in experiment.recipes:
+            self._named("recipes", recipe, f"{key}.recipes")
+            resolved = self.recipe(recipe)
+            size = self.config.datasets[resolved.dataset].limit
+            if size is not None and max(experiment.n) > size:
+                self._fail(
+                    f"{key}.n",
+                    f"{max(experiment.n)} rows asked of dataset {resolved.dataset!r}, which has {size}; lower n or raise its limit",
+                )
+
+    def _check_model(self, name: str, key: str) -> None:
+        seen: list[str] = []
+        while True:
+            model = self._named("models", name, key)
+            if name in seen:
+                self._fail(f"models.{name}.base", f"models build on each other in a circle: {' -> '.join([*seen, name])}")
+            seen.append(name)
+            if (model.kind is None) == (model.base is None):
+                self._fail(f"models.{name}", "give either `kind` (a model from outside) or `base` and `stage` (a model trained here)")
+            if model.base is None:
+                if model.kind != "organism" and model.asset is None:
+                    self._fail(f"models.{name}.asset", f"a model of kind {model.kind!r} needs the asset it comes from")
+                self._asset(model.asset, f"models.{name}.asset")
+                return
+            if model.stage is None:
+                self._fail(f"models.{name}.stage", "a model with a `base` needs the reasoning stage that makes it")
+            self._check_dataset(model.stage.dataset, f"models.{name}.stage.dataset")
+            self._named("trainers", model.stage.trainer, f"models.{name}.stage.trainer")
+            name, key = model.base, f"models.{name}.base"
+
+    def _asset(self, name: str | None, key: str) -> None:
+        if name is not None and name not in self.asset_names:
+            self._fail(key, f"assets.lock.yaml has no asset {name!r}; {nearest(name, self.asset_names)}")
+
+    def _check_dataset(self, name: str, key: str) -> None:
+        dataset = self._named("datasets", name, key)
+        from untaxed.datasets import ADAPTERS
+
+        if dataset.adapter not in ADAPTERS:
+            self._fail(f"datasets.{name}.adapter", f"no adapter is called {dataset.adapter!r}; {nearest(dataset.adapter, ADAPTERS)}")
+        for asset in dataset.assets:
+            self._asset(asset, f"datasets.{name}.assets")
+        for other in dataset.decontaminate_against:
+            self._named("datasets", other, f"datasets.{name}.decontaminate_against")
+            if other == name or name in self.config.datasets[other].decontaminate_against:
+                self._fail(
+                    f"datasets.{name}.decontaminate_against",
+                    f"{name!r} and {other!r} are checked against each other in a circle; keep one direction",
+                )
+
+    def _check_evaluation(self) -> None:
+        config = self.config
+        for name in config.study.suite:
+            benchmark, key = config.benchmarks[name], f"benchmarks.{name}"
+            self._check_dataset(benchmark.dataset, f"{key}.dataset")
+            self._file(benchmark.task, f"{key}.task")
+            if benchmark.kind != "reasoning" and not any(name in config.judges[judge].benchmarks for judge in config.study.judges):
+                self._fail("study.judges", f"no judge reads benchmark {name!r}; add one whose `benchmarks` names it")
+        if not any(config.benchmarks[name].kind == "reasoning" for name in config.study.suite):
+            self._fail("study.suite", "has no reasoning benchmark, so no safety tax can be measured; add one")
+        for name in config.study.judges:
+            judge, key = config.judges[name], f"judges.{name}"
+            for benchmark in judge.benchmarks:
+                self._named("benchmarks", benchmark, f"{key}.benchmarks")
+            if judge.prompt is not None:
+                self._file(judge.prompt, f"{key}.prompt")
+            if judge.kind in ("strongreject_rubric", "xstest_classes", "llama_guard") and judge.model is None:
+                self._fail(f"{key}.model", f"a judge of kind {judge.kind!r} needs a model")
+            if judge.model is not None:
+                self._check_model(judge.model, f"{key}.model")
+        if config.agreement is not None:
+            self._asset(config.agreement.refusal, "agreement.refusal")
+            self._asset(config.agreement.harm, "agreement.harm")
+        self._asset(config.shift.encoder, "shift.encoder")
+        for name in [*config.shift.benchmarks, config.shift.kl_benchmark]:
+            if name not in config.study.suite:
+                self._fail("shift.benchmarks", f"{name!r} is not in study.suite; {nearest(name, config.study.suite)}")
+
+    @cached_property
+    def _lock(self) -> dict[str, dict]:
+        return read_yaml(self.root / "assets.lock.yaml")["assets"]
+
+    @property
+    def asset_names(self) -> set[str]:
+        return set(self._lock)
+
+    # ---- resolved parts -----------------------------------------------------------------------------------------
+
+    def _extended(self, catalogue: str, name: str) -> dict:
+        """An entry with the entries it extends laid under it. Raises UserError on a circle."""
+        chain: list[str] = []
+        fields: dict = {}
+        current: str | None = name
+        while current is not None:
+            if current in chain:
+                self._fail(
+                    f"{catalogue}.{name}.extends", f"{catalogue} extend each other in a circle: {' -> '.join([*chain, current])}; break it"
+                )
+            entry = self._named(catalogue, current, f"{catalogue}.{chain[-1] if chain else current}.extends")
+            fields = {**entry.model_dump(exclude_unset=True), **fields}
+            chain.append(current)
+            current = entry.extends
+        fields.pop("extends", None)
+        return fields
+
+    def trainer(self, name: str) -> Trainer:
+        return Trainer.model_validate(self._extended("trainers", name), strict=False)
+
+    def recipe(self, name: str) -> Recipe:
+        key = f"recipes.{name}"
+        recipe = Recipe.model_validate(self._extended("recipes", name), strict=False)
+        if recipe.dataset is None:
+            self._fail(f"{key}.dataset", "this key is required; name the dataset that the recipe trains on")
+        self._check_dataset(recipe.dataset, f"{key}.dataset")
+        if recipe.method == "dgr":
+            if recipe.refinement is None:
+                self._fail(f"{key}.refinement", f"method dgr needs a refinement; {nearest('dgr', self.config.refinements)}")
+            refinement = self._named("refinements", recipe.refinement, f"{key}.refinement")
+            for piece in refinement.pieces:
+                if piece not in refinement.prompts:
+                    self._fail(f"refinements.{recipe.refinement}.prompts.{piece}", "a piece that is refined needs its prompt file")
+            for piece, path in refinement.prompts.items():
+                self._file(path, f"refinements.{recipe.refinement}.prompts.{piece}")
+            self._file(refinement.meta_thinking, f"refinements.{recipe.refinement}.meta_thinking")
+        for index, mix in enumerate(recipe.mix):
+            self._check_dataset(mix.dataset, f"{key}.mix.{index}.dataset")
+            if (mix.n is None) == (mix.ratio is None):
+                self._fail(f"{key}.mix.{index}", "give either `n` (rows) or `ratio` (of the safety rows)")
+        return recipe
+
+    @cached_property
+    def runs(self) -> dict[str, dict]:
+        """Every run of the selected experiments by its id; a run that two experiments share stands once, n = 0 is the base model."""
+        runs: dict[str, dict] = {}
+        for name in self.config.study.experiments:
+            experiment = self.config.experiments[name]
+            for model in experiment.models:
+                self._add(runs, self._base_run(model), name)
+                for recipe in experiment.recipes:
+                    for trainer in experiment.trainers:
+                        for n in experiment.n:
+                            for seed in experiment.seeds if n else []:
+                                self._add(runs, self._run(model, recipe, trainer, n, seed), name)
+        return runs
+
+    @staticmethod
+    def _add(runs: dict[str, dict], run: dict, experiment: str) -> None:
+        runs.setdefault(run["run"], run)
+
+    @cached_property
+    def stages(self) -> dict[str, dict]:
+        """The reasoning stages of all models that the study uses, as runs called `reasoning--<model>`."""
+        stages: dict[str, dict] = {}
+        waiting = {run["model"] for run in self.runs.values()} | {self.config.judges[judge].model for judge in self.config.study.judges}
+        waiting.discard(None)
+        while waiting:
+            name = waiting.pop()
+            model = self.config.models[name]
+            if model.stage is not None:
+                stages[f"reasoning--{name}"] = self._stage(name)
+                waiting.add(model.base)
+        return stages
+
+    @cached_property
+    def trained(self) -> dict[str, dict]:
+        """Every run that trains: reasoning stages and safety runs."""
+        return {**self.stages, **{name: run for name, run in self.runs.items() if run["n"]}}
+
+    @cached_property
+    def specs(self) -> dict[str, dict]:
+        """Every run, trained or not."""
+        return {**self.stages, **self.runs}
+
+    def _common(self, run: str, model: str) -> dict:
+        entry = self.config.models[model]
+        return {"run": run, "model": model, "thinking": entry.thinking.model_dump()}
+
+    def _base_run(self, model: str) -> dict:
+        return {
+            **self._common(f"base--{model}", model),
+            "recipe": "none",
+            "method": "none",
+            "source": "none",
+            "benign": 0,
+            "trainer_name": "none",
+            "n": 0,
+            "seed": 0,
+            "mix": [],
+        }
+
+    def _stage(self, name: str) -> dict:
+        model = self.config.models[name]
+        return {
+            **self._common(f"reasoning--{name}", model.base),
+            "thinking": model.thinking.model_dump(),
+            "recipe": "reasoning", "method": "reasoning", "source": model.stage.dataset, "benign": 0,
+            "trainer_name": model.stage.trainer, "trainer": self.trainer(model.stage.trainer).model_dump(mode="json", exclude={"extends"}),
+            "n": model.stage.n, "seed": model.stage.seed, "dataset": model.stage.dataset, "refinement": None, "mix": [],
+        }  # fmt: skip
+
+    def _run(self, model: str, recipe_name: str, trainer_name: str, n: int, seed: int) -> dict:
+        recipe = self.recipe(recipe_name)
+        mix = [{"dataset": m.dataset, "n": m.n if m.n is not None else max(1, round(m.ratio * n))} for m in recipe.mix]
+        return {
+            **self._common(f"{model}--{recipe_name}--{trainer_name}--n{n}--s{seed}", model),
+            "recipe": recipe_name, "method": recipe.method, "source": recipe.source or recipe.dataset, "benign": sum(m["n"] for m in mix),
+            "trainer_name": trainer_name, "trainer": self.trainer(trainer_name).model_dump(mode="json", exclude={"extends"}),
+            "n": n, "seed": seed, "dataset": recipe.dataset, "refinement": recipe.refinement if recipe.method == "dgr" else None, "mix": mix,
+        }  # fmt: skip
+
+    # ---- what each command is told ------------------------------------------------------------------------------
+
+    @cached_property
+    def gpus(self) -> int:
+        """GPUs of one job that runs a model."""
+        return int(has_gpu()) if self.config.compute.gpus == "auto" else self.config.compute.gpus
+
+    @property
+    def train_gpus(self) -> int:
+        return self.gpus if self.config.compute.train_gpus is None or not self.gpus else self.config.compute.train_gpus
+
+    def engine_spec(self, model: str) -> dict:
+        """The engine for a model (see `engine.open_engine`)."""
+        compute, entry = self.config.compute, self.config.models[model]
+        return {"backend": compute.engine, "dtype": entry.dtype, "batch_size": compute.batch_size, "max_model_len": entry.context}
+
+    def dataset_spec(self, name: str) -> dict:
+        return self.config.datasets[name].model_dump(exclude={"assets", "decontaminate_against", "note"})
+
+    def model_spec(self, name: str) -> dict:
+        entry = self.config.models[name]
+        return {"kind": entry.kind, "dtype": entry.dtype, **entry.options}
+
+    def refinement_spec(self, dataset: str, model: str, refinement: str) -> dict:
+        entry = self.config.refinements[refinement].model_dump()
+        thinking = self.config.models[model].thinking.model_dump()
+        return {**entry, "thinking": thinking, "engine": self.engine_spec(model), "n": self.config.datasets[dataset].limit}
+
+    def evaluation_spec(self, run: str) -> dict:
+        """The suite for one run: lm-eval tasks, sampling, thinking format, engine."""
+        compute, entry = self.config.compute, self.config.models[self.runs[run]["model"]]
+        suite = {name: self.config.benchmarks[name].model_dump(exclude={"dataset", "kind"}) for name in self.config.study.suite}
+        return {
+            "benchmarks": suite,
+            "thinking": entry.thinking.model_dump(),
+            "engine": compute.engine,
+            "dtype": entry.dtype,
+            "context": entry.context,
+            "batch_size": compute.batch_size,
+            "seed": 0,
+        }
+
+    def judge_spec(self, name: str) -> dict:
+        judge = self.config.judges[name]
+        spec = judge.model_dump(exclude={"model", "agreement"})
+        return {**spec, "judge": name, "engine": self.engine_spec(judge.model) if judge.model else None}
+
+    def shift_spec(self, run: str) -> dict:
+        shift, entry = self.config.shift, self.config.models[self.runs[run]["model"]]
+        return {
+            "thinking": entry.thinking.model_dump(),
+            "similarity_benchmarks": shift.benchmarks,
+            "kl_benchmarks": [shift.kl_benchmark],
+            "kl_limit": shift.limit,
+            "max_length": self.runs[run]["trainer"]["max_length"],
+            "dtype": entry.dtype,
+        }
+
+    def figure_spec(self, name: str) -> dict:
+        entry = self.config.figures[name]
+        return {**entry.options, "figure": entry.kind, "name": name, "title": entry.title, "caption": entry.caption}
+
+    def table_spec(self, name: str) -> dict:
+        entry = self.config.tables[name]
+        return {**entry.options, "table": entry.kind, "name": name, "caption": entry.caption}
+
+    def agreement_judges(self) -> list[str]:
+        """Judges that a human-labelled set of this study can measure."""
+        if self.config.agreement is None:
+            return []
+        sets = {label for label in ("refusal", "harm") if getattr(self.config.agreement, label)}
+        return [name for name in self.config.study.judges if self.config.judges[name].agreement in sets]
+
+    def labelled(self, judge: str) -> str:
+        """The asset that a judge is measured on."""
+        return getattr(self.config.agreement, self.config.judges[judge].agreement)
+
+    # ---- paths (relative to the repository root) ----------------------------------------------------------------
+
+    def asset(self, name: str) -> str:
+        return f"results/assets/{name}/asset.json"
+
+    def rows(self, dataset: str) -> str:
+        return f"{self.results}/datasets/{dataset}/rows.jsonl"
+
+    def model(self, name: str) -> str:
+        """The manifest beside the weights of a model, whether it was fetched or trained here."""
+        if self.config.models[name].base is not None:
+            return f"{self.results}/runs/reasoning--{name}/checkpoint/manifest.json"
+        return f"{self.results}/models/{name}/manifest.json"
+
+    def checkpoint(self, run: str) -> str:
+        """The manifest beside the weights of a run; the base run is the model itself."""
+        spec = self.runs.get(run)
+        return self.model(spec["model"]) if spec is not None and not spec["n"] else f"{self.results}/runs/{run}/checkpoint/manifest.json"
+
+    def safety_rows(self, run: str) -> str | list[str]:
+        """The rows that a run trains on: as they are, or refined by its model; none for the base model."""
+        spec = self.specs[run]
+        if not spec["n"]:
+            return []
+        if spec["refinement"] is None:
+            return self.rows(spec["dataset"])
+        return f"{self.results}/refined/{spec['dataset']}/{spec['model']}/{spec['refinement']}/rows.jsonl"
+
+    @cached_property
+    def refined(self) -> list[tuple[str, str, str]]:
+        """(dataset, model, refinement) of everything that is refined."""
+        return sorted({(r["dataset"], r["model"], r["refinement"]) for r in self.trained.values() if r["refinement"]})
+
+    def refine_reports(self) -> list[str]:
+        return [f"{self.results}/refined/{dataset}/{model}/{refinement}/report.json" for dataset, model, refinement in self.refined]
+
+    def agreements(self) -> list[str]:
+        return [f"{self.results}/agreement/{judge}.json" for judge in self.agreement_judges()]
+
+    def measured(self) -> list[str]:
+        """All per-run files that the metrics are made of."""
+        paths = []
+        for run, spec in self.runs.items():
+            folder = f"{self.results}/runs/{run}"
+            paths += [f"{folder}/run.yaml", f"{folder}/samples.jsonl"]
+            paths += [f"{folder}/verdicts/{judge}.jsonl" for judge in self.config.study.judges]
+            paths += [f"{folder}/shift.json", f"{folder}/checkpoint/manifest.json"] if spec["n"] else []
+        return paths
+
+    @cached_property
+    def assets_needed(self) -> list[str]:
+        """Every asset that the selected experiments, benchmarks, judges and measures use."""
+        config, names, datasets = self.config, {self.config.shift.encoder}, set()
+        for spec in self.trained.values():
+            datasets |= {spec["dataset"], *(part["dataset"] for part in spec["mix"])}
+        datasets |= {config.benchmarks[name].dataset for name in config.study.suite}
+        datasets |= {other for name in datasets for other in config.datasets[name].decontaminate_against}
+        names |= {asset for name in datasets for asset in config.datasets[name].assets}
+        models = {spec["model"] for spec in self.specs.values()} | {config.judges[name].model for name in config.study.judges}
+        for model in models - {None}:
+            current: str | None = model
+            while current is not None:
+                names |= {config.models[current].asset}
+                current = config.models[current].base
+        names |= {self.labelled(judge) for judge in self.agreement_judges()}
+        return sorted(names - {None})
+
+    # ---- files and machines a rule asks for ---------------------------------------------------------------------
+
+    def pin(self, asset: str) -> str:
+        """A fingerprint of an asset's entry in the lock, so that another pin fetches again."""
+        self._asset(asset, "assets")
+        return fingerprint(self._lock[asset])
+
+    def response_files(self, dataset: str) -> list[str]:
+        """The prompt file that builds the answers of a prompt-only dataset."""
+        responses = self.config.datasets[dataset].responses
+        return [f"prompts/{responses}.yaml"] if responses else []
+
+    def model_assets(self, model: str) -> list[str]:
+        asset = self.config.models[model].asset
+        return [asset] if asset else []
+
+    def refinement_files(self, refinement: str) -> list[str]:
+        entry = self.config.refinements[refinement]
+        return [*(entry.prompts[piece] for piece in entry.pieces), entry.meta_thinking]
+
+    def judge_models(self, judge: str) -> list[str]:
+        model = self.config.judges[judge].model
+        return [self.model(model)] if model else []
+
+    def judge_files(self, judge: str) -> list[str]:
+        prompt = self.config.judges[judge].prompt
+        return [prompt] if prompt else []
+
+    def judge_threads(self, judge: str) -> int:
+        return self.config.compute.threads if self.config.judges[judge].model else 1
+
+    def launcher(self) -> str:
+        """How a training starts: plain Python, or accelerate with one process per GPU."""
+        return f"accelerate launch --num_processes {self.train_gpus} --mixed_precision no" if self.train_gpus > 1 else "python"
+
+    def memory(self, model: str | None, work: str) -> int:
+        """Host memory of a job in MiB: libraries, and the weights as often as the work holds them (fp32 + gradients + Adam in training)."""
+        copies = {"convert": 8, "generate": 4, "compare": 8, "train": 20}[work]  # bytes per parameter on a CPU
+        parameters = self.config.models[model].parameters if model else 0.0
+        return min(self.config.compute.mem_mb, 1500 + round(parameters * copies / 2**20))
+
+    def judge_memory(self, judge: str) -> int:
+        return self.memory(self.config.judges[judge].model, "generate")

@@ -1,0 +1,203 @@
+"""Supervised fine-tuning with TRL: the loss where it belongs, no padding, and safe to stop at any moment."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from untaxed.command import Interrupted
+from untaxed.records import atomic_folder, fingerprint, read_json, read_jsonl, sha256, write_json
+from untaxed.thinking import ThinkingFormat
+from untaxed.training_sets import IGNORED, token_counts, tokenize
+
+
+def completion_trainer():
+    """TRL's SFTTrainer with a loss that computes logits only where a label counts.
+
+    TRL's own loss gathers entropy and accuracy over the whole vocabulary at every step; with a 49k vocabulary and a
+    masked prompt that is a large part of the time on a CPU. The value of the loss is the same (test_training.py).
+    """
+    import torch
+    from trl import SFTTrainer
+
+    class CompletionTrainer(SFTTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            inputs = dict(inputs)
+            labels = inputs.pop("labels")[:, 1:]
+            positions = (labels != IGNORED).any(dim=0).nonzero().flatten()
+            outputs = model(**inputs, use_cache=False, logits_to_keep=positions)
+            targets = labels[:, positions]
+            loss = torch.nn.functional.cross_entropy(
+                outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+            )
+            count = num_items_in_batch if num_items_in_batch is not None else (targets != IGNORED).sum()
+            loss = loss / torch.as_tensor(count, device=loss.device).clamp(min=1)
+            if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+                loss = loss * self.accelerator.num_processes  # DDP averages the gradients over processes
+            return (loss, outputs) if return_outputs else loss
+
+        def create_model_card(self, *args, **kwargs):
+            """The workflow writes its own card from the manifest."""
+
+    return CompletionTrainer
+
+
+def saver(minutes: float, steps: int | None):
+    """A callback that saves every so many minutes (or steps), and saves and stops on SIGTERM (preemption, time limit)."""
+    from transformers import TrainerCallback
+
+    class Saver(TrainerCallback):
+        def __init__(self) -> None:
+            self.last, self.terminated = time.monotonic(), False
+            signal.signal(signal.SIGTERM, self.terminate)
+
+        def terminate(self, *_) -> None:
+            self.terminated = True
+
+        def on_step_end(self, args, state, control, **_):
+            due = time.monotonic() - self.last > minutes * 60 or (steps is not None and state.global_step % steps == 0)
+            if (due or self.terminated) and state.global_step < state.max_steps:
+                control.should_save, self.last = True, time.monotonic()
+            control.should_training_stop |= self.terminated
+            return control
+
+    return Saver()
+
+
+def arguments(trainer: dict, seed: int, work: Path, processes: int) -> dict:
+    """Keyword arguments of TRL's SFTConfig for a trainer of the configuration."""
+    import torch
+
+    micro = trainer["micro_batch_size"] or max(1, trainer["batch_size"] // processes)
+    accumulation = max(1, trainer["batch_size"] // (micro * processes))
+    return {
+        "output_dir": str(work),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "num_train_epochs": trainer["epochs"],
+        "learning_rate": trainer["learning_rate"],
+        "lr_scheduler_type": trainer["schedule"],
+        "warmup_steps": trainer["warmup_steps"],
+        "weight_decay": trainer["weight_decay"],
+        "adam_beta1": trainer["betas"][0],
+        "adam_beta2": trainer["betas"][1],
+        "max_grad_norm": trainer["max_grad_norm"],
+        "max_length": None,
+        "packing": False,
+        "padding_free": trainer["packing"] and micro > 1,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "bf16": trainer["precision"] == "bf16-mixed",
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": trainer["gradient_checkpointing"],
+        "fsdp": "full_shard auto_wrap" if trainer["sharding"] == "fsdp" else None,
+        "seed": seed,
+        "data_seed": seed,
+        "save_strategy": "no",
+        "save_total_limit": 1,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "remove_unused_columns": False,
+    }
+
+
+def latest_checkpoint(work: Path) -> str | None:
+    """The newest whole checkpoint in a work folder; one that was cut while it was written is removed."""
+    for folder in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        if (folder / "trainer_state.json").is_file() and (folder / "complete").is_file():
+            return str(folder)
+        shutil.rmtree(folder)
+    return None
+
+
+def work_key(run: dict, train: Path, base: Path) -> str:
+    """What a half-done training depends on: run, rows, base weights, this code. Another key is another work folder."""
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return fingerprint([run, sha256(train), sha256(base / "manifest.json"), code])
+
+
+def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path, dtype: str) -> None:
+    """Fine-tune the model in `base` on the rows and leave weights, tokenizer and manifest in `output`.
+
+    A killed call resumes from its last checkpoint in `work_root` and ends with the same weights. Raises Interrupted
+    (exit code 75, run again) after SIGTERM.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig
+
+    trainer_spec, thinking = run["trainer"], ThinkingFormat(**run["thinking"])
+    work = work_root / f"{run['run']}-{work_key(run, rows_file, base)}"
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # labels are set by position, so padding with EOS never masks the real EOS
+    tokenized = tokenize(list(read_jsonl(rows_file)), tokenizer, thinking, trainer_spec["max_length"], trainer_spec["loss_on"])
+    weights = torch.bfloat16 if trainer_spec["precision"] == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=weights, local_files_only=True)
+    if trainer_spec["lora_rank"]:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(
+            model, LoraConfig(r=trainer_spec["lora_rank"], lora_alpha=2 * trainer_spec["lora_rank"], target_modules="all-linear")
+        )
+    callback = saver(trainer_spec["checkpoint_minutes"], trainer_spec["checkpoint_steps"])
+    trainer = completion_trainer()(
+        model=model,
+        args=SFTConfig(**arguments(trainer_spec, run["seed"], work, int(os.environ.get("WORLD_SIZE", "1")))),
+        train_dataset=Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in tokenized]),
+        processing_class=tokenizer,
+        callbacks=[callback],
+    )
+    mark_complete(trainer)
+    trainer.train(resume_from_checkpoint=latest_checkpoint(work))
+    if callback.terminated and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(f"{run['run']}: stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; run again to go on")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer_spec["lora_rank"]:
+        model = model.merge_and_unload()
+    if trainer.accelerator.is_main_process:
+        save(model.to(getattr(torch, dtype)), tokenizer, output, manifest(run, tokenized, trainer.state, base))
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def mark_complete(trainer) -> None:
+    """Leave a file in each checkpoint once it is whole, so that one cut by a kill is never resumed from."""
+    original = trainer._save_checkpoint
+
+    def save_checkpoint(model, trial):
+        original(model, trial)
+        (Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}" / "complete").touch()
+
+    trainer._save_checkpoint = save_checkpoint
+
+
+def manifest(run: dict, tokenized: list, state, base: Path) -> dict:
+    """What the weights came from: run, base, token counts, steps and the loss of every step."""
+    return {
+        "run": run["run"],
+        "base": read_json(base / "manifest.json").get("weights_sha256"),
+        "spec": fingerprint(run),
+        "tokens": token_counts(tokenized),
+        "steps": state.max_steps,
+        "loss": [round(entry["loss"], 6) for entry in state.log_history if "loss" in entry],
+    }
+
+
+def weights_sha256(folder: Path) -> str:
+    """One checksum over all safetensors files of a model folder, in the order of their names."""
+    return hashlib.sha256(json.dumps([[f.name, sha256(f)] for f in sorted(folder.glob("*.safetensors"))]).encode()).hexdigest()
+
+
+def save(model, tokenizer, output: Path, record: dict) -> None:
+    """Write weights (safetensors), tokenizer and manifest in one atomic step."""
+    with atomic_folder(output) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json(folder / "manifest.json", {**record, "weights_sha256": weights_sha256(folder)})

@@ -1,0 +1,208 @@
+"""The launcher on a workflow of three rules in a folder of its own, with this environment."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SNAKEFILE = """
+rule all:
+    input: "paper_figures/smoke/tax.txt"
+rule train:
+    output: "results/smoke/{run}.txt"
+    log: "logs/smoke/{run}.log"
+    shell: "python scripts/train.py {output} {config[behaviour]} > {log} 2>&1"
+rule plot:
+    input: "results/smoke/a.txt", "results/smoke/b.txt"
+    output: "paper_figures/smoke/tax.txt"
+    log: "logs/smoke/plot.log"
+    shell: "cat {input} > {output} 2> {log}"
+"""
+# A job that fails, waits, or saves when it is told to stop.
+JOB = """
+import os, signal, sys, time
+from pathlib import Path
+
+def save(*_):
+    time.sleep(0.5)
+    Path("saved-" + Path(sys.argv[1]).stem).write_text("saved")
+    sys.exit(75)
+
+signal.signal(signal.SIGTERM, save)
+Path("pid-" + Path(sys.argv[1]).stem).write_text(str(os.getpid()))
+if sys.argv[2] == "fail" and "a.txt" in sys.argv[1]:
+    print("\\n".join(f"line {number}" for number in range(40)))
+    sys.exit("the disk is full")
+if sys.argv[2] == "wait":
+    time.sleep(60)
+Path(sys.argv[1]).write_text("done")
+"""
+
+
+@pytest.fixture
+def launcher(root: Path) -> ModuleType:
+    loader = SourceFileLoader("launcher", str(root / "untaxed"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("launcher", loader))
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def house(root: Path, tmp_path: Path, launcher: ModuleType) -> Path:
+    """A copy of the launcher with a small workflow and this environment, marked as set up."""
+    for name in ("untaxed", "pyproject.toml", "constraints.txt"):
+        shutil.copy(root / name, tmp_path / name)
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/untaxed").symlink_to(root / "scripts/untaxed")
+    (tmp_path / "scripts/train.py").write_text(JOB)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/smoke.yaml").write_text("behaviour: work\n")
+    (tmp_path / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (tmp_path / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    launcher.ROOT = tmp_path
+    (tmp_path / ".venv/untaxed.json").write_text(json.dumps(launcher.wanted_stamp(vllm_cpu=False)))
+    return tmp_path
+
+
+def start(house: Path, *arguments: str) -> subprocess.Popen:
+    environment = os.environ | {"PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"}
+    return subprocess.Popen(
+        [sys.executable, house / "untaxed", "--cold", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(house: Path, *arguments: str) -> tuple[int, str]:
+    process = start(house, *arguments)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def wait_for(path: Path) -> str:
+    deadline = time.monotonic() + 40
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.05)
+    return path.read_text()
+
+
+def alive(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_study_runs_writes_its_report_and_says_where_the_results_are(house):
+    code, said = run(house, "smoke")
+    assert code == 0, said
+    assert "smoke done in" in said
+    assert "paper_figures/smoke\n" in said
+    assert "<html" in (house / "results/smoke/report.html").read_text()[:500].lower()
+    assert "4 of 4 steps (100%) done" in (house / "logs/smoke/snakemake.log").read_text()
+    assert set(json.loads((house / "logs/smoke/rule_seconds.json").read_text())) == {"train", "plot", "all"}
+    assert not (house / ".snakemake/untaxed.json").exists()
+
+
+def test_a_failed_job_is_shown_with_its_log_and_gives_snakemakes_exit_code(house):
+    code, said = run(house, "smoke", "--config", "behaviour=fail")
+    assert code == 1
+    assert "failed: train" in said
+    assert "logs/smoke/a.log" in said
+    assert "    the disk is full\n" in said
+    assert "    line 26\n" in said
+    assert "    line 25\n" not in said  # the last 15 lines
+    assert "Go on with: ./untaxed smoke --config behaviour=fail" in said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_lets_jobs_save_keeps_what_is_done_and_leaves_no_process(house, number, code):
+    process = start(house, "smoke", "--config", "behaviour=wait")
+    job = wait_for(house / "pid-a")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=40)
+    assert process.returncode == code
+    assert (house / "saved-a").read_text() == "saved"
+    assert "Go on with: ./untaxed smoke" in said
+    assert not alive(job)
+    assert run(house, "smoke")[0] == 0
+
+
+def test_the_lock_of_a_killed_run_is_removed_but_not_that_of_a_living_one(house):
+    process = start(house, "smoke", "--config", "behaviour=wait")
+    wait_for(house / "pid-a")
+    snakemake = json.loads((house / ".snakemake/untaxed.json").read_text())["snakemake"]
+    assert "already works in this folder" in run(house, "smoke")[1]
+    process.kill()
+    os.killpg(snakemake, signal.SIGKILL)
+    process.wait()
+    assert any((house / ".snakemake/locks").iterdir())
+    code, said = run(house, "smoke")
+    assert (code, "its lock is removed" in said) == (0, True), said
+
+
+def test_a_lock_from_another_machine_is_left_alone(house, launcher, monkeypatch):
+    (house / ".snakemake/locks").mkdir(parents=True)
+    (house / ".snakemake/locks/0.input.lock").write_text("")
+    monkeypatch.setattr(launcher, "RECORD", house / ".snakemake/untaxed.json")
+    launcher.RECORD.write_text(json.dumps({"host": "not-" + socket.gethostname()}))
+    launcher.free_lock(["false"])
+    assert (house / ".snakemake/locks/0.input.lock").exists()
+
+
+def test_pips_settings_reach_uv_without_local_indexes(launcher, monkeypatch):
+    for name in ("UV_FIND_LINKS", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_STRATEGY", "SSL_CERT_FILE", "UV_COMPILE_BYTECODE"):
+        monkeypatch.delenv(name, raising=False)
+    settings = launcher.uv_settings(
+        {
+            "find-links": ["/wheels", "/more"],
+            "index-url": ["https://index.test/simple"],
+            "extra-index-url": ["file:///local/simple", "https://extra.test/simple"],
+            "cert": ["/ca.crt"],
+        }
+    )
+    assert settings == {
+        "UV_COMPILE_BYTECODE": "1",
+        "UV_FIND_LINKS": "/wheels,/more",
+        "UV_DEFAULT_INDEX": "https://index.test/simple",
+        "UV_INDEX": "https://extra.test/simple",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "SSL_CERT_FILE": "/ca.crt",
+    }
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://mine.test")
+    assert launcher.uv_settings({"index-url": ["https://index.test/simple"]})["UV_DEFAULT_INDEX"] == "https://mine.test"
+
+
+def test_only_a_torch_wheel_for_this_python_replaces_the_cpu_index(launcher, tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, "environment_python", lambda: "3.11.7")
+    (tmp_path / "torch-2.13.0+cpu-cp312-cp312-linux_x86_64.whl").touch()
+    assert not launcher.torch_wheel(str(tmp_path))
+    (tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
+    assert launcher.torch_wheel(f"/nowhere,file://{tmp_path}")
+
+
+def test_a_python_that_is_too_old_is_named(launcher, monkeypatch):
+    monkeypatch.setattr(launcher.sys, "version_info", (3, 10, 1))
+    monkeypatch.setattr(launcher.shutil, "which", lambda name: None)
+    with pytest.raises(launcher.Stop, match=r"3\.11, 3\.12 or 3\.13 is needed"):
+        launcher.find_python()
+
+
+def test_a_python_without_venv_is_told_what_to_install(launcher):
+    with pytest.raises(launcher.Stop, match="python3-venv"):
+        launcher.make_venv("false")
