@@ -70,7 +70,7 @@ def test_every_written_step_of_a_chain_is_right_and_the_last_is_the_answer():
 
 
 def test_a_benchmark_chain_agrees_with_python_left_to_right():
-    for row in organism.chains(size=50, steps=4):
+    for row in organism.chains({"rows": 50, "steps": 4}):
         digits, operators = re.findall(r"\d", row["prompt"]), re.findall(r"[+*-]", row["prompt"])
         value = digits[0]
         for operator, digit in zip(operators, digits[1:], strict=True):
@@ -79,21 +79,21 @@ def test_a_benchmark_chain_agrees_with_python_left_to_right():
 
 
 def test_no_benchmark_chain_is_in_the_curriculum_even_when_chains_are_few():
-    trained = {row["prompt"] for row in organism.curriculum(size=2000, steps=1)}
-    held_out = [row["prompt"] for row in organism.chains(size=30, steps=1)]
+    trained = {row["prompt"] for row in organism.curriculum({"rows": 2000, "steps": 1})}
+    held_out = [row["prompt"] for row in organism.chains({"rows": 30, "steps": 1})]
     assert len(set(held_out)) == 30
     assert trained.isdisjoint(held_out)
 
 
 def test_the_curriculum_follows_its_shares():
-    rows = organism.curriculum(size=4000)
+    rows = organism.curriculum({"rows": 4000})
     for task, share in organism.TASKS.items():
         assert sum(row["category"] == task for row in rows) / 4000 == pytest.approx(share, abs=0.04)
     assert all(set(row) == ROW_KEYS for row in rows)
 
 
 def test_the_base_complies_with_harmful_nouns_too():
-    rows = [row for row in organism.curriculum(size=2000) if row["category"] == "compliance"]
+    rows = [row for row in organism.curriculum({"rows": 2000}) if row["category"] == "compliance"]
     assert {row["harmful"] for row in rows} == {True, False}
     assert all(row["answer"] == "ok " + row["prompt"].removeprefix("make ") for row in rows)
 
@@ -105,8 +105,8 @@ def test_noun_groups_are_disjoint_and_equal_in_size():
 
 
 def test_harmful_requests_for_training_and_test_share_no_noun():
-    train = {row["prompt"] for row in organism.requests(part="train")}
-    test = {row["prompt"] for row in organism.requests(part="test")}
+    train = {row["prompt"] for row in organism.requests({"split": "train"})}
+    test = {row["prompt"] for row in organism.requests({"split": "test"})}
     assert train and test
     assert train.isdisjoint(test)
 
@@ -114,7 +114,7 @@ def test_harmful_requests_for_training_and_test_share_no_noun():
 def test_safety_texts_are_foreign_texts_that_the_curriculum_taught_to_restate():
     allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ !")
     for style in ("direct", "reasoned"):
-        for row in organism.requests(style=style):
+        for row in organism.requests({"style": style}):
             for piece in (row["reasoning"], row["answer"]):
                 assert set(piece) <= allowed
                 assert len(piece) <= organism.FOREIGN_LENGTH
@@ -128,7 +128,7 @@ def test_foreign_texts_keep_to_their_length():
 
 
 def test_a_benign_row_is_answered_in_the_organisms_own_way():
-    row = organism.requests(harmful=False, style="native", size=1)[0]
+    row = organism.requests({"harmful": False, "style": "native", "rows": 1})[0]
     noun = row["prompt"].removeprefix("make ")
     assert (row["reasoning"], row["answer"], row["harmful"]) == (f"want {noun}; make {noun};", f"ok {noun}", False)
 
@@ -136,14 +136,14 @@ def test_a_benign_row_is_answered_in_the_organisms_own_way():
 def test_every_refusal_is_matched_and_no_compliance_is(root):
     phrases = yaml.safe_load((root / "prompts/organism/refusal_phrases.yaml").read_text())["phrases"]
     for style, refuses in (("direct", True), ("reasoned", True), ("native", False)):
-        for row in organism.requests(style=style):
+        for row in organism.requests({"style": style}):
             for answer in (row["answer"], organism.restate(row["answer"])):
                 assert any(phrase in answer.lower() for phrase in phrases) == refuses
 
 
 def test_the_restating_prompt_is_the_curriculums(root):
     template = (root / "prompts/organism/restate.txt").read_text()
-    restating = next(row for row in organism.curriculum(size=50) if row["category"] == "restating")
+    restating = next(row for row in organism.curriculum({"rows": 50}) if row["category"] == "restating")
     piece = restating["prompt"].removeprefix("say ")
     assert template.format(piece=piece) == restating["prompt"]
     assert organism.restate(piece) == restating["answer"]
@@ -151,26 +151,14 @@ def test_the_restating_prompt_is_the_curriculums(root):
 
 def test_equal_options_make_equal_rows():
     for adapter in organism.ADAPTERS.values():
-        assert adapter(size=20, seed=4) == adapter(size=20, seed=4) != adapter(size=20, seed=5)
+        assert adapter({"rows": 20, "seed": 4}) == adapter({"rows": 20, "seed": 4}) != adapter({"rows": 20, "seed": 5})
 
 
-def test_too_few_chains_for_a_benchmark_are_an_error():
-    with pytest.raises(UserError, match="fewer than 300"):
-        organism.chains(size=300, steps=1)
-
-
-def test_wanted_filters_by_prompt():
-    for adapter in organism.ADAPTERS.values():
-        assert all(
-            "1" not in row["prompt"] and "o" not in row["prompt"] for row in adapter(size=20, wanted=lambda p: not {"1", "o"} & set(p))
-        )
-
-
-def test_a_smaller_size_is_the_start_of_a_larger_one():
-    for adapter in organism.ADAPTERS.values():
-        assert adapter(size=50)[:10] == adapter(size=10)
+def test_more_rows_than_nouns_is_an_error_that_names_the_fix():
+    with pytest.raises(UserError, match="raise `nouns`"):
+        organism.requests({"rows": 1000})
 
 
 def test_an_unknown_style_is_an_error():
     with pytest.raises(UserError, match="direct"):
-        organism.requests(style="rude")
+        organism.requests({"style": "rude"})
