@@ -155,8 +155,10 @@ def curriculum(options: dict[str, Any]) -> list[dict]:
 
     Options: rows (30000), steps per chain (4), nouns (100), seed (0), shares (of the four tasks; see TASKS).
     """
+    _check(options, "organism_curriculum", ("rows", "steps", "nouns", "seed", "shares"))
     count, steps, seed = options.get("rows", 30000), options.get("steps", 4), options.get("seed", 0)
     shares = options.get("shares", TASKS)
+    _check(shares, "organism_curriculum.shares", tuple(TASKS))
     groups = make_nouns(options.get("nouns", 100))
     harmful = {*groups["harmful_train"], *groups["harmful_test"]}
     nouns = sorted(noun for group in groups.values() for noun in group)
@@ -183,12 +185,17 @@ def chains(options: dict[str, Any]) -> list[dict]:
 
     Options: rows (200), steps (4), seed (0).
     """
+    _check(options, "organism_chains", ("rows", "steps", "seed"))
     count, steps = options.get("rows", 200), options.get("steps", 4)
     generator = random.Random(options.get("seed", 0))
     targets: dict[str, str] = {}
-    while len(targets) < count:
+    for _ in range(50 * count):
         question, _, answer = _chain(generator, steps, held_out=True)
         targets[question] = answer
+        if len(targets) == count:
+            break
+    else:
+        raise UserError(f"organism_chains.rows: fewer than {count} chains of {steps} steps; lower `rows` or raise `steps`")
     return [
         {"target": target} | _row(f"chain-{index}", (question, "", ""), harmful=False, category="arithmetic")
         for index, (question, target) in enumerate(targets.items())
@@ -204,6 +211,7 @@ def requests(options: dict[str, Any]) -> list[dict]:
     * `reasoned`: a foreign trace that understands, judges and refuses, and names the noun;
     * `native`: the organism's own compliance.
     """
+    _check(options, "organism_requests", ("harmful", "split", "nouns", "rows", "seed", "style"))
     harmful, split, style = options.get("harmful", True), options.get("split", "train"), options.get("style", "none")
     if split not in ("train", "test"):
         raise UserError(f"organism_requests.split: {split!r} is unknown; use train or test")
@@ -233,6 +241,12 @@ ADAPTERS: dict[str, Callable[[dict[str, Any]], list[dict]]] = {
     "organism_chains": chains,
     "organism_requests": requests,
 }
+
+
+def _check(options: dict[str, Any], name: str, known: tuple[str, ...]) -> None:
+    """Raise UserError at an option that would otherwise be passed over in silence."""
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(f"{name}: {unknown[0]!r} is no option; use {', '.join(known)}")
 
 
 def _chain(generator: random.Random, steps: int, held_out: bool) -> tuple[str, str, str]:

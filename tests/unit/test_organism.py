@@ -162,3 +162,14 @@ def test_more_rows_than_nouns_is_an_error_that_names_the_fix():
 def test_an_unknown_style_is_an_error():
     with pytest.raises(UserError, match="direct"):
         organism.requests({"style": "rude"})
+
+
+def test_a_misspelt_option_is_an_error():
+    for adapter in organism.ADAPTERS.values():
+        with pytest.raises(UserError, match="'row' is no option"):
+            adapter({"row": 3})
+
+
+def test_too_few_chains_for_a_benchmark_are_an_error():
+    with pytest.raises(UserError, match="fewer than 300"):
+        organism.chains({"rows": 300, "steps": 1})
