@@ -17,7 +17,7 @@ REMOTE_CODE_KEYS = ("auto_map", "trust_remote_code")
 
 
 def prepare(spec: dict[str, Any], asset: Path | str | None, output: Path | str) -> dict[str, Any]:
-    """Make the model folder `output` from `spec` and return its record, which is also written to `output`/model.json.
+    """Make the model folder `output` from `spec` and return its record, which is also written to `output`/manifest.json.
 
     `spec["kind"]` is one of
     * `gguf`: `asset` is a GGUF file or a folder with one; dequantised to `spec["dtype"]` (float32 or bfloat16);
@@ -35,9 +35,14 @@ def prepare(spec: dict[str, Any], asset: Path | str | None, output: Path | str) 
         raise UserError(f"model asset: {asset} is missing, and a model of kind {kind!r} is made from one; fetch it first")
     with atomic_folder(output) as folder:
         source = makers[kind](spec, None if asset is None else Path(asset), folder)
-        record = {"kind": kind, "source": source} | describe(folder)
-        write_json(folder / "model.json", record)
+        record = {"kind": kind, "source": source, "weights_sha256": weights_sha256(folder)} | describe(folder)
+        write_json(folder / "manifest.json", record)
     return record
+
+
+def weights_sha256(folder: Path) -> str:
+    """One checksum over all safetensors files of a model folder, in the order of their names."""
+    return hashlib.sha256(json.dumps([[file.name, sha256(file)] for file in sorted(folder.glob("*.safetensors"))]).encode()).hexdigest()
 
 
 def describe(folder: Path | str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_the_record_counts_the_stored_parameters(folder):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder)
-    assert read_json(folder / "model.json")["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert read_json(folder / "manifest.json")["parameters"] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_nothing_that_unpickles_is_written(folder):
@@ -73,7 +73,7 @@ def test_the_wanted_padding_token_must_exist(snapshot, tmp_path):
 
 
 def test_generation_stops_at_the_tokenizers_eos_even_if_the_snapshot_forgot(snapshot, tmp_path):
-    eos = read_json(snapshot / "model.json")["eos"]["id"]
+    eos = read_json(snapshot / "manifest.json")["eos"]["id"]
     write_json(snapshot / "generation_config.json", {"eos_token_id": 77})
     prepare({"kind": "folder"}, snapshot, tmp_path / "copy")
     assert read_json(tmp_path / "copy/generation_config.json")["eos_token_id"] == [eos, 77]
@@ -115,7 +115,7 @@ def test_the_command_writes_the_model_folder(tmp_path, root):
     command = importlib.util.module_from_spec(module)
     module.loader.exec_module(command)
     command.main(["--spec", json.dumps({"kind": "organism", "hidden_size": 32, "layers": 1}), "--output", str(tmp_path / "tiny")])
-    assert read_json(tmp_path / "tiny/model.json")["kind"] == "organism"
+    assert read_json(tmp_path / "tiny/manifest.json")["kind"] == "organism"
 
 
 def test_a_converted_gguf_model_writes_the_same_greedy_text(tmp_path):
