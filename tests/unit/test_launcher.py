@@ -39,6 +39,7 @@ def save(*_):
     sys.exit(75)
 
 signal.signal(signal.SIGTERM, save)
+print(sys.prefix)
 Path("pid-" + Path(sys.argv[1]).stem).write_text(str(os.getpid()))
 if sys.argv[2] == "fail" and "a.txt" in sys.argv[1]:
     print("\\n".join(f"line {number}" for number in range(40)))
@@ -77,10 +78,8 @@ def house(root: Path, tmp_path: Path, launcher: ModuleType) -> Path:
 
 
 def start(house: Path, *arguments: str) -> subprocess.Popen:
-    environment = os.environ | {"PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"}
     return subprocess.Popen(
         [sys.executable, house / "untaxed", "--cold", *arguments],
-        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -116,6 +115,7 @@ def test_a_study_runs_writes_its_report_and_says_where_the_results_are(house):
     assert "<html" in (house / "results/smoke/report.html").read_text()[:500].lower()
     assert "4 of 4 steps (100%) done" in (house / "logs/smoke/snakemake.log").read_text()
     assert set(json.loads((house / "logs/smoke/rule_seconds.json").read_text())) == {"train", "plot", "all"}
+    assert (house / "logs/smoke/a.log").read_text() == f"{house / '.venv'}\n"  # `python` in a rule is the environment's
     assert not (house / ".snakemake/untaxed.json").exists()
 
 

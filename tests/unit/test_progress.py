@@ -1,0 +1,160 @@
+"""What a person sees of a run, from lines that Snakemake 9.27.1 and pytest 9.2 wrote."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from untaxed.progress import Failure, Study, clock_text, follow_study, follow_tests, last_lines
+
+START = """\
+Building DAG of jobs...
+Job stats:
+job        count
+-------  -------
+train          2
+eval           1
+all            1
+total          4
+
+Select jobs to execute...
+Execute 2 jobs...
+
+[Sat Nov 21 20:31:58 2026]
+Job 4: Train b
+Reason: Missing output files: out/b.txt
+[Sat Nov 21 20:31:58 2026]
+localrule eval:
+    input: out/b.txt
+    output: out/b.done
+    log: logs/eval/b.log
+    jobid: 3
+    reason: Missing output files: out/b.done
+    wildcards: run=b, judge=strongreject
+    resources: tmpdir=/tmp
+"""
+FINISHED = """\
+[Sat Nov 21 20:31:59 2026]
+Finished jobid: 4 (Rule: train)
+1 of 4 steps (25%) done
+"""
+FAILED = """\
+RuleException:
+CalledProcessError in file "/tmp/toy/Snakefile", line 12:
+Command 'set -euo pipefail;  false > logs/eval/b.log 2>&1' returned non-zero exit status 3.
+[Sat Nov 21 20:31:59 2026]
+Error in rule eval:
+    message: None
+    jobid: 3
+    input: out/b.txt
+    output: out/b.done
+    log: logs/eval/b.log, logs/eval/b.csv (check log file(s) for error details)
+    shell:
+        (echo start) > logs/eval/b.log 2>&1
+        (command exited with non-zero exit code)
+"""
+
+
+def read(study: Study, text: str, now: float) -> list:
+    return [event for line in text.splitlines(keepends=True) if (event := study.read(line, now))]
+
+
+def test_the_plan_and_the_running_jobs_are_read_with_their_names():
+    study = Study(started=0)
+    read(study, START, 1)
+    assert (study.done, study.total) == (0, 4)
+    assert study.left() == {"train": 2, "eval": 1, "all": 1}
+    assert {number: job.text for number, job in study.running.items()} == {"4": "Train b", "3": "eval run=b, judge=strongreject"}
+
+
+def test_a_finished_job_counts_for_its_rule_with_its_seconds():
+    study = Study(started=0)
+    read(study, START, 1)
+    (job,) = read(study, FINISHED, 11)
+    assert (job.rule, job.text) == ("train", "Train b")
+    assert (study.done, study.left()["train"], study.spent) == (1, 1, {"train": [10]})
+    assert list(study.running) == ["3"]
+
+
+def test_a_failed_job_is_told_with_its_first_log_and_runs_no_more():
+    study = Study(started=0)
+    read(study, START, 1)
+    assert read(study, FAILED, 2) == [Failure("eval", "3", "logs/eval/b.log")]
+    assert list(study.running) == ["4"]
+
+
+def test_a_retried_job_runs_again_and_counts_once():
+    study = Study(started=0)
+    read(study, START, 1)
+    read(study, FAILED, 2)
+    read(study, "Trying to restart job 3.\n" + START.partition("[Sat")[2].partition("[Sat")[2], 3)
+    read(study, "Finished jobid: 3 (Rule: eval)\n", 5)
+    assert (study.done, study.spent["eval"]) == (1, [2])
+
+
+def test_the_time_left_is_the_mean_of_each_rule_over_what_runs_side_by_side():
+    study = Study(started=0)
+    read(study, START, 0)
+    assert study.seconds_left(0) is None
+    read(study, FINISHED, 10)
+    # Left: train 10 s, eval and all as long as the usual job, 10 s each; eval has run for its 10 s. Two ran side by side: (30 - 10) / 2.
+    assert study.seconds_left(10) == pytest.approx(10)
+
+
+def test_earlier_runs_give_the_time_left_before_anything_has_finished():
+    study = Study(started=0, history={"train": 60, "eval": 30, "all": 0})
+    read(study, START, 0)
+    # 2 x 60 + 30 s of work; the two running jobs have used 10 s each and show that two run side by side: (150 - 20) / 2.
+    assert study.seconds_left(10) == pytest.approx(65)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (59.7, "1:00 min"), (187, "3:07 min"), (7500, "2:05 h")])
+def test_times_read_as_a_person_says_them(seconds, text):
+    assert clock_text(seconds) == text
+
+
+def test_without_a_terminal_one_line_at_most_comes_every_two_seconds_and_failures_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("logs/eval").mkdir(parents=True)
+    Path("logs/eval/b.log").write_text("".join(f"line {number}\n" for number in range(30)))
+    lines = [*START.splitlines(keepends=True), *FINISHED.splitlines(keepends=True)]
+    lines += [f"Finished jobid: {number} (Rule: train)\n" for number in range(10, 60)]
+    ticks = iter(range(10**6))
+    follow_study([*lines, *FAILED.splitlines(keepends=True)], tmp_path / "all.log", {}, plain=True, clock=lambda: next(ticks) / 10)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("1 of 4 done")
+    assert said[0].endswith(": Train b")
+    assert sum(" done, " in line for line in said) <= 1 + len(lines) * 2 / 10 / 2
+    assert "failed: eval (job 3), log: logs/eval/b.log" in said
+    assert said[-15:] == [f"    line {number}" for number in range(15, 30)]
+    assert (tmp_path / "all.log").read_text().endswith("(command exited with non-zero exit code)\n")
+
+
+def test_a_log_that_is_not_there_has_no_last_lines(tmp_path):
+    assert last_lines(tmp_path / "none.log") == []
+
+
+def test_the_real_output_of_this_snakemake_is_understood(tmp_path):
+    (tmp_path / "Snakefile").write_text(
+        'rule all:\n    input: "a", "b"\n'
+        'rule plain:\n    output: "a"\n    log: "a.log"\n    shell: "echo 1 > {output} 2> {log}"\n'
+        'rule told:\n    output: "b"\n    log: "b.log"\n    message: "Make b"\n    shell: "echo a [red] secret > {log}; exit 3"\n'
+    )
+    command = [sys.executable, "-m", "snakemake", "-c1", "--keep-going", "--nolock"]
+    output = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+    study = Study(started=0)
+    read(study, output, 1)
+    assert dict(study.finished) == {"plain": 1}
+    assert (study.total, study.left()) == (3, {"told": 1, "all": 1})
+    assert [(failure.rule, failure.log) for failure in study.failures] == [("told", "b.log")]
+
+
+def test_a_test_run_shows_failures_at_once_and_ends_with_pytests_own_lines(tmp_path, capsys):
+    (tmp_path / "test_example.py").write_text("def test_good(): pass\ndef test_bad(): assert 1 == 2, 'one is not two'\n")
+    command = [sys.executable, "-m", "pytest", "-v", "--color=no", "-p", "no:cacheprovider", tmp_path]
+    output = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    follow_tests(output.splitlines(keepends=True))
+    shown = capsys.readouterr()
+    assert "failed: test_example.py::test_bad" in shown.err
+    assert "one is not two" in shown.out
+    assert "1 failed, 1 passed" in shown.out.splitlines()[-1]
