@@ -20,7 +20,7 @@ rule assets:
 
 rule datasets:
     input:
-        [STUDY.safety_rows(run) for run in STUDY.trained],
+        [path for run in STUDY.trained for path in STUDY.safety_rows(run)],
         [
             STUDY.rows(STUDY.config.benchmarks[name].dataset)
             for name in STUDY.config.study.suite

@@ -12,8 +12,6 @@ rule mix:
         rows=f"{RESULTS}/runs/{{run}}/train.jsonl",
     log:
         f"{LOGS}/mix/{{run}}.log",
-    group:
-        "mix"
     conda:
         "../envs/core.yaml"
     resources:

@@ -19,12 +19,13 @@ class Interrupted(SystemExit):
         return self.message
 
 
-def run_command(main: Callable[[list[str]], None]) -> None:
+def run_command(main: Callable[[list[str]], None], warm: bool = True) -> None:
     """Call `main` with the command line, in the warm server of `UNTAXED_WARM` if it answers, and exit.
 
+    `warm=False` keeps a command in its own process: one that uses the network, which the server has switched off.
     Exit codes: 0 done; 1 error (a UserError as one line, all else with its traceback); 75 stopped and saved; 130 Ctrl-C.
     """
-    if address := os.environ.get("UNTAXED_WARM"):
+    if warm and (address := os.environ.get("UNTAXED_WARM")):
         from untaxed.warm import call
 
         code = call(address, os.path.abspath(main.__code__.co_filename))

@@ -90,6 +90,7 @@ class Trainer(Strict):
     extends: str | None = None
     learning_rate: Positive = 5e-5
     epochs: Positive = 5.0
+    steps: Count | None = None  # in place of epochs: optimiser steps, the same for every n
     batch_size: Count = 8
     micro_batch_size: Count | None = None
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -708,14 +709,14 @@ class Study:
         spec = self.runs.get(run)
         return self.model(spec["model"]) if spec is not None and not spec["n"] else f"{self.results}/runs/{run}/checkpoint/manifest.json"
 
-    def safety_rows(self, run: str) -> str | list[str]:
-        """The rows that a run trains on: as they are, or refined by its model; none for the base model."""
+    def safety_rows(self, run: str) -> list[str]:
+        """The file of rows that a run trains on: as they are, or refined by its model; none for the base model."""
         spec = self.specs[run]
         if not spec["n"]:
             return []
         if spec["refinement"] is None:
-            return self.rows(spec["dataset"])
-        return f"{self.results}/refined/{spec['dataset']}/{spec['model']}/{spec['refinement']}/rows.jsonl"
+            return [self.rows(spec["dataset"])]
+        return [f"{self.results}/refined/{spec['dataset']}/{spec['model']}/{spec['refinement']}/rows.jsonl"]
 
     @cached_property
     def refined(self) -> list[tuple[str, str, str]]:

@@ -1,7 +1,6 @@
 """Supervised fine-tuning with TRL: the loss where it belongs, no padding, and safe to stop at any moment."""
 
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 from untaxed.command import Interrupted
+from untaxed.models import weights_sha256
 from untaxed.records import atomic_folder, fingerprint, read_json, read_jsonl, sha256, write_json
 from untaxed.thinking import ThinkingFormat
 from untaxed.training_sets import IGNORED, token_counts, tokenize
@@ -78,6 +78,7 @@ def arguments(trainer: dict, seed: int, work: Path, processes: int) -> dict:
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": accumulation,
         "num_train_epochs": trainer["epochs"],
+        "max_steps": trainer["steps"] or -1,
         "learning_rate": trainer["learning_rate"],
         "lr_scheduler_type": trainer["schedule"],
         "warmup_steps": trainer["warmup_steps"],
@@ -188,11 +189,6 @@ def manifest(run: dict, tokenized: list, state, base: Path) -> dict:
         "steps": state.max_steps,
         "loss": [round(entry["loss"], 6) for entry in state.log_history if "loss" in entry],
     }
-
-
-def weights_sha256(folder: Path) -> str:
-    """One checksum over all safetensors files of a model folder, in the order of their names."""
-    return hashlib.sha256(json.dumps([[f.name, sha256(f)] for f in sorted(folder.glob("*.safetensors"))]).encode()).hexdigest()
 
 
 def save(model, tokenizer, output: Path, record: dict) -> None:

@@ -186,6 +186,12 @@ def test_without_a_server_a_command_runs_by_itself(command, tmp_path):
     assert json.loads(output)["parent"] == os.getpid()
 
 
+def test_a_command_that_uses_the_network_stays_in_its_own_process(server, command):
+    command.write_text(COMMAND.replace("run_command(main)", "run_command(main, warm=False)"))
+    code, output, errors = run(command, server[1], "look")
+    assert (code, json.loads(output)["parent"], errors) == (0, os.getpid(), "to the log\n")
+
+
 @pytest.mark.parametrize(("name", "value"), [("HF_HOME", "/elsewhere"), ("HF_HUB_OFFLINE", "0"), ("PYTHONHASHSEED", "3")])
 def test_a_setting_that_loaded_libraries_would_miss_is_refused_and_the_command_runs_by_itself(server, command, name, value):
     code, output, errors = run(command, server[1], "look", environment={name: value})
