@@ -6,9 +6,10 @@ import sys
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
-from untaxed.config import load_or_exit
+from untaxed.config import in_order, load_or_exit
 
-STUDY = load_or_exit(config, workflow.basedir)
+FILES = in_order(workflow.configfiles, workflow.basedir)
+STUDY = load_or_exit(config, workflow.basedir, FILES)
 RESULTS = STUDY.results
 LOGS = f"logs/{STUDY.name}"
 TIMES = f"{RESULTS}/benchmarks"

@@ -1,8 +1,10 @@
 """The typed configuration: config.yaml and its overlays become one `Study`; every wrong key gets one line that names it and the fix."""
 
 import difflib
+import inspect
 import re
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,7 +32,7 @@ Words = list[str]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Thinking(Strict):
@@ -112,7 +114,7 @@ class Trainer(Strict):
 class Refinement(Strict):
     """How the target model rewrites the safety data (DGR, Eq. 3): prompts, filters, fallback, sampling."""
 
-    pieces: list[Literal["reasoning", "answer"]] = ["reasoning", "answer"]
+    pieces: Annotated[list[Literal["reasoning", "answer"]], Field(min_length=1)] = ["reasoning", "answer"]
     filters: list[Literal["overthinking", "meta-thinking"]] = ["overthinking", "meta-thinking"]
     fallback: Literal["original", "drop"] = "original"
     prompts: dict[Literal["reasoning", "answer"], str] = {"reasoning": "prompts/dgr_reasoning.txt", "answer": "prompts/dgr_answer.txt"}
@@ -261,18 +263,41 @@ def nearest(name: str, valid: Any) -> str:
     return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid) or 'none is defined'}"
 
 
-def _explain(error: Any, place: str) -> str:
-    """One pydantic error as one sentence with the key's path and the fix."""
-    path = ".".join(str(part) for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part.startswith("literal"))))
+def _path(error: Any) -> str:
+    """The dotted key of a pydantic error, without the tags of the branches that pydantic tried."""
+    return ".".join(str(part) for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part.startswith("constrained"))))
+
+
+def _explain(error: Any) -> str:
+    """What is wrong with a key, and the fix."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{place}: {path}: unknown key; {nearest(error['loc'][-1], _fields_at(error['loc'][:-1]))}"
+        return f"unknown key; {nearest(error['loc'][-1], _fields_at(error['loc'][:-1]))}"
     if kind == "missing":
-        return f"{place}: {path}: this key is required; add it"
+        return "this key is required; add it"
     given = repr(error["input"])[:60]
     if kind == "literal_error":
-        return f"{place}: {path}: {given} is not one of {context['expected']}"
-    return f"{place}: {path}: {error['msg'][0].lower()}{error['msg'][1:]} (given: {given})"
+        return f"{given} is not one of {context['expected']}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"must be a mapping of keys (given: {given})"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]} (given: {given})"
+
+
+def _held(mapping: Any, key: str) -> int:
+    """How many characters of a dotted key a mapping holds (names may hold dots themselves)."""
+    best = 0
+    for name, value in mapping.items() if isinstance(mapping, dict) else ():
+        if key == str(name):
+            return len(key)
+        if key.startswith(f"{name}."):
+            best = max(best, len(str(name)) + 1 + _held(value, key[len(str(name)) + 1 :]))
+    return best
+
+
+def _place(files: Sequence[Path | str], key: str) -> str:
+    """The last file that sets a key, or most of its path."""
+    held = [(_held(read_yaml(path), key), number) for number, path in enumerate(files)]
+    return str(files[max(held)[1]]) if held else "config"
 
 
 def _fields_at(location: tuple) -> list[str]:
@@ -290,13 +315,16 @@ def _fields_at(location: tuple) -> list[str]:
     return list(kind.model_fields)
 
 
-def load(mapping: dict, root: Path | str = ".", place: str = "config") -> "Study":
-    """Check a merged configuration and return the study. Raises UserError with every fault, one line each."""
+def load(mapping: dict, root: Path | str = ".", files: Sequence[Path | str] = ()) -> "Study":
+    """Check a configuration that was merged from `files` and return the study. Raises UserError with every fault, one line each."""
     try:
         config = Config.model_validate(mapping)
     except ValidationError as error:
-        raise UserError("\n".join(dict.fromkeys(_explain(fault, place) for fault in error.errors()))) from None
-    return Study(config, Path(root), place)
+        faults: dict[str, str] = {}
+        for fault in error.errors():
+            faults.setdefault(_path(fault), _explain(fault))
+        raise UserError("\n".join(f"{_place(files, key)}: {key}: {fault}" for key, fault in faults.items())) from None
+    return Study(config, Path(root), files)
 
 
 def read(paths: list[Path | str], root: Path | str = ".") -> "Study":
@@ -307,13 +335,21 @@ def read(paths: list[Path | str], root: Path | str = ".") -> "Study":
         if not isinstance(value, dict):
             raise UserError(f"{path}: must be a mapping of keys; found {type(value).__name__}")
         merged = merge(merged, value)
-    return load(merged, root, " + ".join(str(p) for p in paths))
+    return load(merged, root, paths)
 
 
-def load_or_exit(mapping: dict, root: Path | str) -> "Study":
+def in_order(paths: Sequence[Path | str], root: Path | str = ".") -> list[Path]:
+    """config.yaml, then the overlays, as Snakemake merges them (it lists config.yaml last); each relative to `root` where it lies there."""
+    root = Path(root).resolve()
+    base = root / "config.yaml"
+    found = [base, *(path for path in ((root / path).resolve() for path in paths) if path != base)]
+    return [path.relative_to(root) if path.is_relative_to(root) else path for path in found]
+
+
+def load_or_exit(mapping: dict, root: Path | str, files: Sequence[Path | str] = ()) -> "Study":
     """`load` for the Snakefile: a faulty configuration prints its lines and ends with exit code 1, without a traceback."""
     try:
-        return load(mapping, root)
+        return load(mapping, root, files)
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(1)
@@ -335,8 +371,8 @@ def schema() -> dict:
 class Study:
     """A checked configuration with its references resolved: runs, recipes, trainers, paths."""
 
-    def __init__(self, config: Config, root: Path, place: str) -> None:
-        self.config, self.root, self.place = config, root, place
+    def __init__(self, config: Config, root: Path, files: Sequence[Path | str] = ()) -> None:
+        self.config, self.root, self.files = config, root, files
         self.name = config.study.name
         self.results = f"results/{self.name}"
         self.figures = f"paper_figures/{self.name}"
@@ -345,7 +381,7 @@ class Study:
     # ---- checks -------------------------------------------------------------------------------------------------
 
     def _fail(self, key: str, message: str) -> None:
-        raise UserError(f"{self.place}: {key}: {message}")
+        raise UserError(f"{_place(self.files, key)}: {key}: {message}")
 
     def _named(self, catalogue: str, name: str, key: str) -> Any:
         entries = getattr(self.config, catalogue)
@@ -371,6 +407,7 @@ class Study:
         for experiment in config.study.experiments:
             self._check_experiment(experiment)
         self._check_evaluation()
+        self._check_results()
 
     def _check_selection(self) -> None:
         selection = self.config.study
@@ -406,12 +443,9 @@ class Study:
         for recipe in experiment.recipes:
             self._named("recipes", recipe, f"{key}.recipes")
             resolved = self.recipe(recipe)
-            size = self.config.datasets[resolved.dataset].limit
-            if size is not None and max(experiment.n) > size:
-                self._fail(
-                    f"{key}.n",
-                    f"{max(experiment.n)} rows asked of dataset {resolved.dataset!r}, which has {size}; lower n or raise its limit",
-                )
+            self._check_size(max(experiment.n), resolved.dataset, f"{key}.n")
+            for mix in resolved.mix:
+                self._check_size(mix.n or round(mix.ratio * max(experiment.n)), mix.dataset, f"recipes.{recipe}.mix")
 
     def _check_model(self, name: str, key: str) -> None:
         seen: list[str] = []
@@ -431,27 +465,53 @@ class Study:
                 self._fail(f"models.{name}.stage", "a model with a `base` needs the reasoning stage that makes it")
             self._check_dataset(model.stage.dataset, f"models.{name}.stage.dataset")
             self._named("trainers", model.stage.trainer, f"models.{name}.stage.trainer")
+            self.trainer(model.stage.trainer)
+            self._check_size(model.stage.n, model.stage.dataset, f"models.{name}.stage.n")
             name, key = model.base, f"models.{name}.base"
+
+    def _check_size(self, n: int, dataset: str, key: str) -> None:
+        size = self.config.datasets[dataset].limit
+        if size is not None and n > size:
+            self._fail(key, f"{n} rows asked of dataset {dataset!r}, which has {size}; ask for fewer or raise its limit")
 
     def _asset(self, name: str | None, key: str) -> None:
         if name is not None and name not in self.asset_names:
             self._fail(key, f"assets.lock.yaml has no asset {name!r}; {nearest(name, self.asset_names)}")
 
-    def _check_dataset(self, name: str, key: str) -> None:
-        dataset = self._named("datasets", name, key)
-        from untaxed.datasets import ADAPTERS
+    def _check_dataset(self, name: str, key: str, asked: tuple[str, ...] = ()) -> None:
+        """Check a dataset and those that it is decontaminated against; `asked` are the datasets whose check led here."""
+        from untaxed.datasets import ADAPTERS, COMMON, RESPONSES
 
+        dataset = self._named("datasets", name, key)
+        if name in asked:
+            circle = " -> ".join([*asked[asked.index(name) :], name])
+            self._fail(f"datasets.{asked[-1]}.decontaminate_against", f"data sets are checked against each other in a circle: {circle}")
         if dataset.adapter not in ADAPTERS:
             self._fail(f"datasets.{name}.adapter", f"no adapter is called {dataset.adapter!r}; {nearest(dataset.adapter, ADAPTERS)}")
+        parameters = inspect.signature(ADAPTERS[dataset.adapter]).parameters
+        valid = [*(p for p in parameters if p not in ("folder", "wanted")), *COMMON]
+        for option in dataset.options if "options" not in parameters else ():
+            if option not in valid:
+                self._fail(f"datasets.{name}.options.{option}", f"adapter {dataset.adapter!r} has no such option; {nearest(option, valid)}")
+        if "folder" in parameters and len(dataset.assets) != 1:
+            self._fail(f"datasets.{name}.assets", f"adapter {dataset.adapter!r} reads one asset, {len(dataset.assets)} are named; name one")
+        if dataset.responses is not None and dataset.responses not in RESPONSES:
+            hint = nearest(dataset.responses, RESPONSES)
+            self._fail(f"datasets.{name}.responses", f"no way to write responses is called {dataset.responses!r}; {hint}")
         for asset in dataset.assets:
             self._asset(asset, f"datasets.{name}.assets")
         for other in dataset.decontaminate_against:
-            self._named("datasets", other, f"datasets.{name}.decontaminate_against")
-            if other == name or name in self.config.datasets[other].decontaminate_against:
-                self._fail(
-                    f"datasets.{name}.decontaminate_against",
-                    f"{name!r} and {other!r} are checked against each other in a circle; keep one direction",
-                )
+            self._check_dataset(other, f"datasets.{name}.decontaminate_against", (*asked, name))
+
+    def _check_results(self) -> None:
+        from untaxed.figures import FIGURES
+        from untaxed.tables import TABLES
+
+        for catalogue, kinds in (("figures", FIGURES), ("tables", TABLES)):
+            for name in getattr(self.config.study, catalogue):
+                kind = getattr(self.config, catalogue)[name].kind
+                if kind not in kinds:
+                    self._fail(f"{catalogue}.{name}.kind", f"no kind of {catalogue[:-1]} is called {kind!r}; {nearest(kind, kinds)}")
 
     def _check_evaluation(self) -> None:
         config = self.config
@@ -464,22 +524,34 @@ class Study:
         if not any(config.benchmarks[name].kind == "reasoning" for name in config.study.suite):
             self._fail("study.suite", "has no reasoning benchmark, so no safety tax can be measured; add one")
         for name in config.study.judges:
-            judge, key = config.judges[name], f"judges.{name}"
-            for benchmark in judge.benchmarks:
-                self._named("benchmarks", benchmark, f"{key}.benchmarks")
-            if judge.prompt is not None:
-                self._file(judge.prompt, f"{key}.prompt")
-            if judge.kind in ("strongreject_rubric", "xstest_classes", "llama_guard") and judge.model is None:
-                self._fail(f"{key}.model", f"a judge of kind {judge.kind!r} needs a model")
-            if judge.model is not None:
-                self._check_model(judge.model, f"{key}.model")
+            self._check_judge(name)
         if config.agreement is not None:
             self._asset(config.agreement.refusal, "agreement.refusal")
             self._asset(config.agreement.harm, "agreement.harm")
         self._asset(config.shift.encoder, "shift.encoder")
-        for name in [*config.shift.benchmarks, config.shift.kl_benchmark]:
-            if name not in config.study.suite:
-                self._fail("shift.benchmarks", f"{name!r} is not in study.suite; {nearest(name, config.study.suite)}")
+        if not config.shift.benchmarks:
+            self._fail("shift.benchmarks", "is empty; name at least one benchmark of study.suite")
+        for key, names in (("benchmarks", config.shift.benchmarks), ("kl_benchmark", [config.shift.kl_benchmark])):
+            for name in names:
+                if name not in config.study.suite:
+                    self._fail(f"shift.{key}", f"{name!r} is not in study.suite; {nearest(name, config.study.suite)}")
+
+    def _check_judge(self, name: str) -> None:
+        from untaxed.judges import JUDGES
+
+        judge, key = self.config.judges[name], f"judges.{name}"
+        if not judge.benchmarks:
+            self._fail(f"{key}.benchmarks", "is empty; name at least one benchmark of study.suite")
+        for benchmark in judge.benchmarks:
+            self._named("benchmarks", benchmark, f"{key}.benchmarks")
+        if judge.prompt is not None:
+            self._file(judge.prompt, f"{key}.prompt")
+        if JUDGES[judge.kind].needs and judge.prompt is None:
+            self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
+        if JUDGES[judge.kind].build and judge.model is None:
+            self._fail(f"{key}.model", f"a judge of kind {judge.kind!r} needs a model; {nearest('', self.config.models)}")
+        if judge.model is not None:
+            self._check_model(judge.model, f"{key}.model")
 
     @cached_property
     def _lock(self) -> dict[str, dict]:
@@ -610,7 +682,8 @@ class Study:
             **self._common(f"{model}--{recipe_name}--{trainer_name}--n{n}--s{seed}", model),
             "recipe": recipe_name, "method": recipe.method, "source": recipe.source or recipe.dataset, "benign": sum(m["n"] for m in mix),
             "trainer_name": trainer_name, "trainer": self.trainer(trainer_name).model_dump(mode="json", exclude={"extends"}),
-            "n": n, "seed": seed, "dataset": recipe.dataset, "refinement": recipe.refinement if recipe.method == "dgr" else None, "mix": mix,
+            "n": n, "seed": seed, "dataset": recipe.dataset, "mix": mix,
+            "refinement": recipe.refinement if recipe.method == "dgr" else None,
         }  # fmt: skip
 
     # ---- what each command is told ------------------------------------------------------------------------------
