@@ -206,6 +206,30 @@ class Table(Strict):
     options: dict[str, Any] = {}
 
 
+class Throughput(Strict):
+    """Tokens per second of one GPU (of one job where there is none): stated, not measured by the budget."""
+
+    generate: Positive
+    prefill: Positive
+    train: Positive
+
+
+class Tokens(Strict):
+    """Mean tokens of a row."""
+
+    prompt: Count = 60
+    reasoning: Annotated[int, Field(ge=0)] = 300
+    answer: Annotated[int, Field(ge=0)] = 150
+
+
+class Assumptions(Strict):
+    """Mean tokens, for the budget alone: rows by dataset, generations by benchmark (else its `max_new_tokens`), rewritten pieces."""
+
+    datasets: dict[str, Tokens] = {}
+    generated: dict[str, Count] = {}
+    rewritten: Tokens = Tokens()
+
+
 class Compute(Strict):
     """What one job gets. `gpus: auto` asks for one GPU where the machine that plans has one."""
 
@@ -217,7 +241,9 @@ class Compute(Strict):
     mem_mb: Count = 6000
     runtime: Count = 240
     resume_evaluation: bool = False
-    tokens_per_second: dict[str, Positive] = {}
+    tokens_per_second: Throughput | None = None
+    tokens: Assumptions = Assumptions()
+    start_seconds: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 10.0
     hardware: str = "one CPU"
 
 
@@ -320,10 +346,10 @@ def load(mapping: dict, root: Path | str = ".", files: Sequence[Path | str] = ()
     try:
         config = Config.model_validate(mapping)
     except ValidationError as error:
-        faults: dict[str, str] = {}
+        faults: dict[str, list[str]] = {}  # a key that may hold one of two types has a fault for each
         for fault in error.errors():
-            faults.setdefault(_path(fault), _explain(fault))
-        raise UserError("\n".join(f"{_place(files, key)}: {key}: {fault}" for key, fault in faults.items())) from None
+            faults.setdefault(_path(fault), []).append(_explain(fault))
+        raise UserError("\n".join(f"{_place(files, key)}: {key}: {'; or: '.join(found)}" for key, found in faults.items())) from None
     return Study(config, Path(root), files)
 
 
@@ -364,8 +390,14 @@ def merge(under: dict, over: dict) -> dict:
 
 
 def schema() -> dict:
-    """The JSON schema of the configuration, for editors (rules/schemas/config.schema.json)."""
-    return Config.model_json_schema()
+    """The JSON schema of the configuration, for editors (rules/schemas/config.schema.json). An overlay gives any part, so no key is required."""
+
+    def optional(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: optional(value) for key, value in part.items() if not (key == "required" and isinstance(value, list))}
+        return [optional(value) for value in part] if isinstance(part, list) else part
+
+    return optional(Config.model_json_schema())
 
 
 class Study:
@@ -605,24 +637,24 @@ class Study:
                 self._fail(f"{key}.mix.{index}", "give either `n` (rows) or `ratio` (of the safety rows)")
         return recipe
 
-    @cached_property
-    def runs(self) -> dict[str, dict]:
-        """Every run of the selected experiments by its id; a run that two experiments share stands once, n = 0 is the base model."""
-        runs: dict[str, dict] = {}
-        for name in self.config.study.experiments:
-            experiment = self.config.experiments[name]
-            for model in experiment.models:
-                self._add(runs, self._base_run(model), name)
-                for recipe in experiment.recipes:
-                    for trainer in experiment.trainers:
-                        for n in experiment.n:
-                            for seed in experiment.seeds if n else []:
-                                self._add(runs, self._run(model, recipe, trainer, n, seed), name)
+    def experiment_runs(self, name: str) -> dict[str, dict]:
+        """The runs of one experiment by their ids; n = 0 is the base model."""
+        experiment, runs = self.config.experiments[name], {}
+        for model in experiment.models:
+            base = self._base_run(model)
+            runs[base["run"]] = base
+            for recipe in experiment.recipes:
+                for trainer in experiment.trainers:
+                    for n in experiment.n:
+                        for seed in experiment.seeds if n else []:
+                            run = self._run(model, recipe, trainer, n, seed)
+                            runs[run["run"]] = run
         return runs
 
-    @staticmethod
-    def _add(runs: dict[str, dict], run: dict, experiment: str) -> None:
-        runs.setdefault(run["run"], run)
+    @cached_property
+    def runs(self) -> dict[str, dict]:
+        """Every run of the selected experiments; a run that two experiments share stands once."""
+        return {run: spec for name in self.config.study.experiments for run, spec in self.experiment_runs(name).items()}
 
     @cached_property
     def stages(self) -> dict[str, dict]:
