@@ -68,6 +68,7 @@ def house(root: Path, tmp_path: Path, launcher: ModuleType) -> Path:
     (tmp_path / "scripts/untaxed").symlink_to(root / "scripts/untaxed")
     (tmp_path / "scripts/train.py").write_text(JOB)
     (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/organism.yaml").write_text("behaviour: none\n")  # smoke is laid over it
     (tmp_path / "studies/smoke.yaml").write_text("behaviour: work\n")
     (tmp_path / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
@@ -139,6 +140,7 @@ def test_a_stop_lets_jobs_save_keeps_what_is_done_and_leaves_no_process(house, n
     assert process.returncode == code
     assert (house / "saved-a").read_text() == "saved"
     assert "Go on with: ./untaxed smoke" in said
+    assert "failed" not in said
     assert not alive(job)
     assert not any((house / ".snakemake/locks").glob("*"))
 
