@@ -131,9 +131,17 @@ class Study:
 
 
 def follow_study(
-    lines: Iterable[str], log: Path, history: dict[str, float], plain: bool, clock: Callable[[], float] = time.monotonic
+    lines: Iterable[str],
+    log: Path,
+    history: dict[str, float],
+    plain: bool,
+    stopping: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Study:
-    """Show a study while its Snakemake writes `lines`; all of them go to `log`. Returns what was seen."""
+    """Show a study while its Snakemake writes `lines`; all of them go to `log`. Returns what was seen.
+
+    Jobs that end while the user stops the study are not shown as failures.
+    """
     study = Study(started=clock(), history=history)
     log.parent.mkdir(parents=True, exist_ok=True)
     console = new_console(plain)
@@ -152,7 +160,7 @@ def follow_study(
             with lock:
                 event = study.read(line, now)
             match event:
-                case Failure() as failure:
+                case Failure() as failure if not stopping():
                     show_failure(failure, console)
                 case Job() as job if plain and now - said >= PLAIN_INTERVAL:
                     said = now
@@ -160,7 +168,7 @@ def follow_study(
                         f"{study.done} of {study.total} done, {time_line(study, now)}: {job.text}", soft_wrap=True, highlight=False
                     )
     for failure in study.failures:
-        if failure.log is None:
+        if failure.log is None and not stopping():
             show_failure(failure, console)
     return study
 
