@@ -56,11 +56,9 @@ rule budget:
     conda:
         "../envs/core.yaml"
     params:
-        configs=[
-            arg for path in workflow.configfiles for arg in ("--config", str(path))
-        ],
+        configs=[arg for path in FILES for arg in ("--config", str(path))],
     message:
-        "GPU-hours per stage and figure, from the throughputs that the configuration states"
+        "GPU-hours per stage and experiment, from the throughputs that the configuration states"
     shell:
         "python scripts/budget.py {params.configs:q} 2>&1 | tee {log}"
 

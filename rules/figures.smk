@@ -33,11 +33,12 @@ rule figure:
         spec=lambda wildcards: json.dumps(STUDY.figure_spec(wildcards.figure)),
         caption=lambda wildcards: STUDY.config.figures[wildcards.figure].caption,
         prefix=f"{STUDY.figures}/{{figure}}",
+        study=STUDY.name,
     message:
         "Draw {wildcards.figure}"
     shell:
         "python scripts/figure.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --manifest {input.manifests} --study {STUDY.name} --output-prefix {params.prefix} > {log} 2>&1"
+        " --agreement {input.agreement} --manifest {input.manifests} --study {params.study} --output-prefix {params.prefix} > {log} 2>&1"
 
 
 rule table:
@@ -99,8 +100,10 @@ rule claims:
     resources:
         mem_mb=2000,
         runtime=15,
+    params:
+        study=STUDY.name,
     message:
         "Judge every claim of the papers on this study's data"
     shell:
-        "python scripts/claims.py --claims {input.claims} --metrics {input.metrics} --items {input.scores} --study {STUDY.name}"
+        "python scripts/claims.py --claims {input.claims} --metrics {input.metrics} --items {input.scores} --study {params.study}"
         " --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} > {log} 2>&1"

@@ -215,8 +215,9 @@ class Throughput(Strict):
 
 
 class Tokens(Strict):
-    """Mean tokens of a row."""
+    """Mean tokens of a row; `rows` where neither a limit nor the lock tells how many a dataset has."""
 
+    rows: Count | None = None
     prompt: Count = 60
     reasoning: Annotated[int, Field(ge=0)] = 300
     answer: Annotated[int, Field(ge=0)] = 150
@@ -390,7 +391,7 @@ def merge(under: dict, over: dict) -> dict:
 
 
 def schema() -> dict:
-    """The JSON schema of the configuration, for editors (rules/schemas/config.schema.json). An overlay gives any part, so no key is required."""
+    """The JSON schema for editors (rules/schemas/config.schema.json); an overlay gives any part, so no key is required."""
 
     def optional(part: Any) -> Any:
         if isinstance(part, dict):
@@ -863,6 +864,14 @@ class Study:
         return sorted(names - {None})
 
     # ---- files and machines a rule asks for ---------------------------------------------------------------------
+
+    def asset_rows(self, asset: str) -> int:
+        """Rows of all files of an asset, as the lock counts them; 0 where it does not know."""
+        return sum(file.get("rows") or 0 for file in self._lock[asset]["files"])
+
+    def asset_unverified(self, asset: str) -> bool:
+        """Whether the lock lacks the revision or the checksums of an asset, so that `fetch` refuses it."""
+        return bool(self._lock[asset].get("unverified"))
 
     def pin(self, asset: str) -> str:
         """A fingerprint of an asset's entry in the lock, so that another pin fetches again."""

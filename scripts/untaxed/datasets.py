@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from untaxed.assets import SUFFIXES, read_table
 from untaxed import organism
+from untaxed.assets import SUFFIXES, read_table
 from untaxed.records import UserError, fingerprint, read_yaml
 from untaxed.thinking import ThinkingFormat
 

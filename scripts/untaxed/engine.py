@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from untaxed.machine import pick_engine
 from untaxed.records import UserError, fingerprint, read_jsonl
 from untaxed.thinking import ThinkingFormat
 
@@ -101,8 +102,9 @@ def draw_seed(request: Request) -> int:
 def open_engine(spec: dict) -> Iterator[Engine]:
     """Load the model that `spec` names (keys: the top of this module). Raises UserError for a spec that cannot work."""
     backends = {"transformers": _open_transformers, "vllm": _open_vllm, "openai": _open_openai}
-    if spec.get("backend") not in backends:
-        raise UserError(f"engine.backend: {spec.get('backend')!r} is none of {', '.join(backends)}")
+    spec = {**spec, "backend": pick_engine(spec.get("backend"))}
+    if spec["backend"] not in backends:
+        raise UserError(f"engine.backend: {spec['backend']!r} is none of {', '.join(backends)}")
     if not spec.get("model"):
         raise UserError("engine.model: missing; give a model folder, or a name with a revision")
     harmless = {

@@ -58,9 +58,7 @@ def open_model(checkpoint: Path, engine: str, spec: dict):
     from lm_eval.models.huggingface import HFLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return HFLM(
-        pretrained=str(checkpoint), dtype=spec["dtype"], batch_size=spec["batch_size"], max_length=spec["context"], device=device
-    )
+    return HFLM(pretrained=str(checkpoint), dtype=spec["dtype"], batch_size=spec["batch_size"], max_length=spec["context"], device=device)
 
 
 def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | None = None) -> tuple[list[dict], dict[str, dict]]:

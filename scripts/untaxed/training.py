@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from untaxed.attention import use_packed_rows
 from untaxed.command import Interrupted
 from untaxed.models import weights_sha256
 from untaxed.records import atomic_folder, fingerprint, read_json, read_jsonl, sha256, write_json
@@ -88,7 +89,7 @@ def arguments(trainer: dict, seed: int, work: Path, processes: int) -> dict:
         "max_grad_norm": trainer["max_grad_norm"],
         "max_length": None,
         "packing": False,
-        "padding_free": trainer["packing"] and micro > 1,
+        "padding_free": trainer["packing"],
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "bf16": trainer["precision"] == "bf16-mixed",
         "use_cpu": not torch.cuda.is_available(),
@@ -142,6 +143,8 @@ def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path,
     tokenized = tokenize(list(read_jsonl(rows_file)), tokenizer, thinking, trainer_spec["max_length"], trainer_spec["loss_on"])
     weights = torch.bfloat16 if trainer_spec["precision"] == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(base, dtype=weights, local_files_only=True)
+    if trainer_spec["packing"] and not torch.cuda.is_available():
+        use_packed_rows(model)
     if trainer_spec["lora_rank"]:
         from peft import LoraConfig, get_peft_model
 

@@ -1,0 +1,109 @@
+"""What each rule of a study cost: Snakemake's benchmark files of finished runs become one table, and the medians that the launcher reads.
+
+    python perf/rule_seconds.py laptop smoke
+
+Reads results/<study>/benchmarks/<rule>/*.tsv and logs/<study>/snakemake.log (the launcher's last run), writes perf/<study>.json, perf/<study>.md
+and the study's part of perf/rule_seconds.json. Rules without a benchmark file (a second or less) get the launcher's own mean.
+"""
+
+import argparse
+import csv
+import json
+import re
+import statistics
+from datetime import datetime
+from pathlib import Path
+
+from measure import ROOT, machine, number, report, table
+
+STAMP = re.compile(r"^\[(\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]$", re.MULTILINE)
+DONE = re.compile(r"^(\d+) of (\d+) steps", re.MULTILINE)
+
+
+def jobs(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """{rule: [(seconds, peak memory in MiB)]} of a folder of benchmark files; a repeated benchmark has several lines."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for path in sorted(folder.glob("*/*.tsv")):
+        with path.open(encoding="utf-8") as stream:
+            for line in csv.DictReader(stream, delimiter="\t"):
+                found.setdefault(path.parent.name, []).append((float(line["s"]), measured(line["max_rss"])))
+    return found
+
+
+def measured(text: str) -> float:
+    """A job that ends before Snakemake looks has "NA" or "-" for its memory: 0."""
+    return float(text) if re.fullmatch(r"[\d.]+", text) else 0.0
+
+
+def costs(found: dict[str, list[tuple[float, float]]]) -> list[dict]:
+    """One record per rule, the most expensive first: jobs, seconds in all, share of all rules, median seconds, peak MiB."""
+    total = sum(seconds for entries in found.values() for seconds, _ in entries)
+    records = [
+        {
+            "rule": rule,
+            "jobs": len(entries),
+            "seconds": sum(seconds for seconds, _ in entries),
+            "share": sum(seconds for seconds, _ in entries) / total if total else 0.0,
+            "median": statistics.median(seconds for seconds, _ in entries),
+            "peak_mib": max(memory for _, memory in entries),
+        }
+        for rule, entries in found.items()
+    ]
+    return sorted(records, key=lambda record: -record["seconds"])
+
+
+def wall(log: Path) -> dict:
+    """From the first to the last time that a Snakemake log names: {seconds, done, steps}; empty when there is no such log."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    stamps = [datetime.strptime(stamp, "%a %b %d %H:%M:%S %Y") for stamp in STAMP.findall(text)]
+    steps = DONE.findall(text)
+    if not stamps or not steps:
+        return {}
+    return {"seconds": (stamps[-1] - stamps[0]).total_seconds(), "done": int(steps[-1][0]), "steps": int(steps[-1][1])}
+
+
+def markdown(records: list[dict], whole: dict) -> str:
+    """The table of a study, and its wall time."""
+    head = ["rule", "jobs", "seconds", "share", "median seconds", "peak memory (MiB)"]
+    rows = [
+        [r["rule"], r["jobs"], r["seconds"], f"{r['share']:.0%}", r["median"], round(r["peak_mib"])]
+        for r in [*records, *([total(records)] if records else [])]
+    ]
+    text = table(head, [[f"{c:.1f}" if isinstance(c, float) else c for c in row] for row in rows])
+    if whole:
+        text += f"\nThe launcher's last run: {number(whole['seconds'])} s from first to last job, {whole['done']} of {whole['steps']} jobs.\n"
+        text += "Jobs of one run may lie side by side, and the table holds jobs of earlier runs too.\n"
+    return text
+
+
+def total(records: list[dict]) -> dict:
+    """The last line of the table."""
+    sums = {key: sum(record[key] for record in records) for key in ("jobs", "seconds", "share")}
+    return {"rule": "all", **sums, "median": "", "peak_mib": max(record["peak_mib"] for record in records)}
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("studies", nargs="+")
+    made.add_argument("--root", type=Path, default=ROOT, help="folder with results/ and logs/")
+    made.add_argument("--output", type=Path, default=ROOT / "perf")
+    options = made.parse_args()
+    from untaxed.records import write_json
+
+    medians_file = options.output / "rule_seconds.json"
+    medians = json.loads(medians_file.read_text()) if medians_file.exists() else {}
+    for study in options.studies:
+        found = jobs(options.root / "results" / study / "benchmarks")
+        if not found:
+            raise SystemExit(f"error: results/{study}/benchmarks: no benchmark files; run ./untaxed {study} first")
+        records, whole = costs(found), wall(options.root / "logs" / study / "snakemake.log")
+        means_file = options.root / "logs" / study / "rule_seconds.json"
+        means = json.loads(means_file.read_text()) if means_file.exists() else {}
+        medians[study] = means | {record["rule"]: round(record["median"], 2) for record in records}
+        record = {"rules": records, "wall": whole}
+        report(options, study, f"What the study {study} costs", machine(), record, markdown(records, whole))
+    write_json(medians_file, medians)
+
+
+if __name__ == "__main__":
+    main()
