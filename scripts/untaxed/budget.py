@@ -195,7 +195,8 @@ def hours(study: Study, job: Job) -> float:
     """Device hours of a job: its start, and its tokens at the stated throughputs. A job without tokens takes none."""
     compute = study.config.compute
     seconds = sum(getattr(job, work) / getattr(compute.tokens_per_second, work) for work in ("generate", "prefill", "train"))
-    return (seconds + compute.start_seconds) / 3600 if seconds else 0.0
+    devices = max(1, study.train_gpus if job.train else study.gpus)  # all of them wait while a job starts
+    return (seconds + devices * compute.start_seconds) / 3600 if seconds else 0.0
 
 
 def _row(name: str, study: Study, jobs: Collection[Job]) -> Row:
