@@ -34,7 +34,10 @@ def mix(safety: list[dict], others: list[list[dict]], seed: int) -> list[dict]:
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """Token ids of one conversation; labels repeat them where the loss counts and are IGNORED elsewhere."""
+    """Token ids of one conversation; labels repeat them where the loss counts and are IGNORED elsewhere.
+
+    The markers count as reasoning, the end of the turn as answer, so that both together are the tokens of the completion.
+    """
 
     input_ids: list[int]
     labels: list[int]

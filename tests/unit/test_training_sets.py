@@ -86,18 +86,6 @@ def test_eos_carries_loss_when_padding_is_eos(tokenizer):
         assert tokenized.labels[-1] == tokenizer.eos_token_id
 
 
-def test_eos_carries_loss_in_a_padded_batch_whose_padding_is_eos(tokenizer):
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-    rows = tokenize([row(), row("b", "1", "1;", "1")], tokenizer, ORGANISM, 100)
-    batch = DataCollatorForLanguageModeling(tokenizer.eos_token_id)([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
-    for tokenized, ids, labels, attended in zip(rows, batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
-        end = len(tokenized.input_ids)
-        assert (int(ids[end - 1]), int(labels[end - 1]), int(attended[end - 1])) == (tokenizer.eos_token_id, tokenizer.eos_token_id, 1)
-        assert (labels[end:] == IGNORED).all()
-        assert (attended[end:] == 0).all()
-
-
 def test_loss_is_on_the_completion_alone_unless_asked_for_on_all(tokenizer):
     (completion,) = tokenize([row()], tokenizer, ORGANISM, 100)
     (everything,) = tokenize([row()], tokenizer, ORGANISM, 100, loss_on="all")
@@ -133,22 +121,22 @@ def test_a_template_without_eos_still_ends_in_eos(tokenizer):
 
 
 def test_token_counts_are_those_counted_by_hand(tokenizer):
-    # <user>1+2<assistant> is 5 tokens; <think>1+2=3;</think> is 8; 3 is 1; <eos> is 1.
-    # <user>7<assistant> is 3; <think></think> is 2; no is 2; <eos> is 1.
+    # <user>1+2<assistant> is 5 tokens; <think>1+2=3;</think> is 8; 3<eos> is 2.
+    # <user>7<assistant> is 3; <think></think> is 2; no<eos> is 3.
     rows = tokenize([row(), row("b", "7", "", "no")], tokenizer, ORGANISM, 100)
     assert token_counts(rows) == {
         "rows": 2,
         "tokens": 15 + 8,
         "loss_tokens": 10 + 5,
         "reasoning_loss_tokens": 8 + 2,
-        "answer_loss_tokens": 1 + 2,
+        "answer_loss_tokens": 2 + 3,
         "truncated_rows": 0,
     }
 
 
 @pytest.mark.parametrize(
     ("length", "loss", "reasoning", "answer"),
-    [(15, 10, 8, 1), (14, 9, 8, 1), (13, 8, 8, 0), (7, 2, 2, 0), (5, 0, 0, 0), (3, 0, 0, 0)],
+    [(15, 10, 8, 2), (14, 9, 8, 1), (13, 8, 8, 0), (7, 2, 2, 0), (5, 0, 0, 0), (3, 0, 0, 0)],
 )
 def test_a_row_over_the_length_loses_its_end_and_is_counted(tokenizer, length, loss, reasoning, answer):
     counts = token_counts(tokenize([row()], tokenizer, ORGANISM, length))
@@ -174,7 +162,7 @@ def test_a_byte_pair_token_over_the_border_counts_once():
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     (tokenized,) = tokenize([row(prompt="q", reasoning="aa", answer="bb")], tokenizer, ThinkingFormat("", "|"), 100)
     assert tokenizer.convert_ids_to_tokens(tokenized.input_ids) == ["q", "a", "a", "|b", "b", "<eos>"]
-    assert (tokenized.reasoning_tokens, tokenized.answer_tokens) == (3, 1)
+    assert (tokenized.reasoning_tokens, tokenized.answer_tokens) == (3, 2)
 
 
 ROWS = [{"id": f"row-{index}"} for index in range(200)]
