@@ -1,6 +1,6 @@
 """Run a suite of benchmarks on one checkpoint with lm-evaluation-harness and keep every sample.
 
-Example: python scripts/evaluate.py --spec '{"benchmarks": …}' --checkpoint results/x/runs/y/checkpoint --rows chains=rows.jsonl --samples s.jsonl
+Example: python scripts/evaluate.py --spec '{"benchmarks": …}' --checkpoint folder --rows chains=rows.jsonl --samples s.jsonl
 """
 
 import argparse

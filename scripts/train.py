@@ -1,6 +1,6 @@
 """Fine-tune a model on a run's training set (full fine-tuning by default, loss on trace and answer only).
 
-Example: python scripts/train.py --run results/x/runs/y/run.yaml --train results/x/runs/y/train.jsonl --base models/m --output results/x/runs/y/checkpoint
+Example: python scripts/train.py --run run.yaml --train train.jsonl --base models/m --output checkpoint
 """
 
 import argparse

@@ -52,7 +52,7 @@ class AssetFile:
 class Source:
     """A place that holds the asset's files. `path` names the one file, or, ending in "/", the folder under which all of them stand."""
 
-    kind: str  # mirror | hub | github | pypi
+    kind: str  # mirror | local | hub | github | pypi
     name: str  # folder or file in the mirror; hub id; owner/repository; name==version
     path: str
     revision: str | None = None
@@ -145,11 +145,11 @@ def _file(where: str, entry: dict) -> AssetFile:
 
 
 def _source(where: str, entry: dict, unverified: bool) -> Source:
-    kind = next((k for k in ("mirror", "hub", "github", "pypi") if k in entry), None)
+    kind = next((k for k in ("mirror", "local", "hub", "github", "pypi") if k in entry), None)
     if kind is None:
-        raise UserError(f"{where}: must name one of mirror, hub, github, pypi")
+        raise UserError(f"{where}: must name one of mirror, local, hub, github, pypi")
     name, path = str(entry[kind]), str(entry.get("path", ""))
-    if kind == "mirror":
+    if kind in ("mirror", "local"):
         return Source(kind, name, name)
     if not path:
         raise UserError(f"{where}.path: this key is required ('/' is the whole repository)")
@@ -277,7 +277,7 @@ def _verify(file: AssetFile, path: Path, form: str) -> None:
 
 def fetch_files(source: Source, files: list[str], folder: Path, environ: Mapping[str, str]) -> None:
     """Copy `files` (local names) from one source into `folder`, unchecked. Raises Unavailable."""
-    {"mirror": _from_mirror, "hub": _from_hub, "github": _from_github, "pypi": _from_pypi}[source.kind](source, files, folder, environ)
+    {"mirror": _from_disk, "local": _from_disk, "hub": _from_hub, "github": _from_github, "pypi": _from_pypi}[source.kind](source, files, folder, environ)
 
 
 def _place(folder: Path, file: str) -> Path:
@@ -286,9 +286,11 @@ def _place(folder: Path, file: str) -> Path:
     return path
 
 
-def _from_mirror(source: Source, files: list[str], folder: Path, environ: Mapping[str, str]) -> None:
+def _from_disk(source: Source, files: list[str], folder: Path, environ: Mapping[str, str]) -> None:
+    """From the mirror folder, or, for a user's own file, from a path relative to the repository root."""
+    root = Path(environ["UNTAXED_MIRROR"] if source.kind == "mirror" else ".")
     for file in files:
-        origin = Path(environ["UNTAXED_MIRROR"]) / source.path_of(file)
+        origin = root / source.path_of(file)
         if not origin.is_file():
             raise Unavailable(f"{origin}: no such file")
         shutil.copyfile(origin, _place(folder, file))

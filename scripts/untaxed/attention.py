@@ -8,7 +8,7 @@ NAME = "packed_rows"
 
 
 def packed_rows(module, query, key, value, attention_mask, scaling, dropout=0.0, cu_seq_lens_q=None, **_):
-    """Causal attention within rows. query (1, heads, tokens, size), key and value (1, kv heads, tokens, size); returns (1, tokens, heads, size).
+    """Causal attention within rows: query (1, heads, tokens, size), key and value (1, kv heads, tokens, size) to (1, tokens, heads, size).
 
     `cu_seq_lens_q` (rows + 1) holds the bounds of the rows, as TRL's padding-free collator gives them. Raises ValueError without it.
     """

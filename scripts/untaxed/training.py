@@ -10,9 +10,11 @@ from pathlib import Path
 from untaxed.attention import use_packed_rows
 from untaxed.command import Interrupted
 from untaxed.models import weights_sha256
-from untaxed.records import atomic_folder, fingerprint, read_json, read_jsonl, sha256, write_json
+from untaxed.records import UserError, atomic_folder, fingerprint, read_json, read_jsonl, sha256, write_json
 from untaxed.thinking import ThinkingFormat
 from untaxed.training_sets import IGNORED, token_counts, tokenize
+
+COMPLETE = "complete"  # the file that marks a whole checkpoint
 
 
 def completion_trainer():
@@ -40,6 +42,21 @@ def completion_trainer():
                 loss = loss * self.accelerator.num_processes  # DDP averages the gradients over processes
             return (loss, outputs) if return_outputs else loss
 
+        def _save_checkpoint(self, model, trial):
+            """Mark a checkpoint once it is whole, and only then remove older ones: a kill at any moment leaves one to resume from."""
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                newest = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                (newest / COMPLETE).touch()
+                for folder in newest.parent.glob("checkpoint-*"):
+                    if folder != newest:
+                        shutil.rmtree(folder)
+
+        def floating_point_ops(self, inputs):
+            """Nobody reads the count, and its walk over all modules at every step is 3% of a small training."""
+            return 0
+
         def create_model_card(self, *args, **kwargs):
             """The workflow writes its own card from the manifest."""
 
@@ -48,6 +65,7 @@ def completion_trainer():
 
 def saver(minutes: float, steps: int | None):
     """A callback that saves every so many minutes (or steps), and saves and stops on SIGTERM (preemption, time limit)."""
+    import torch
     from transformers import TrainerCallback
 
     class Saver(TrainerCallback):
@@ -60,6 +78,11 @@ def saver(minutes: float, steps: int | None):
 
         def on_step_end(self, args, state, control, **_):
             due = time.monotonic() - self.last > minutes * 60 or (steps is not None and state.global_step % steps == 0)
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                # Saving is collective: clocks and signals differ between processes, so the first one to ask decides for all.
+                asked = torch.tensor([due, self.terminated], dtype=torch.int32, device=args.device)
+                torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+                due, self.terminated = map(bool, asked.tolist())
             if (due or self.terminated) and state.global_step < state.max_steps:
                 control.should_save, self.last = True, time.monotonic()
             control.should_training_stop |= self.terminated
@@ -73,7 +96,12 @@ def arguments(trainer: dict, seed: int, work: Path, processes: int) -> dict:
     import torch
 
     micro = trainer["micro_batch_size"] or max(1, trainer["batch_size"] // processes)
-    accumulation = max(1, trainer["batch_size"] // (micro * processes))
+    accumulation, rest = divmod(trainer["batch_size"], micro * processes)
+    if rest:
+        raise UserError(
+            f"trainer: batch_size {trainer['batch_size']} is no multiple of micro_batch_size {micro} x {processes} processes;"
+            " change one, or the optimizer would see another batch than the configuration says"
+        )
     return {
         "output_dir": str(work),
         "per_device_train_batch_size": micro,
@@ -98,7 +126,6 @@ def arguments(trainer: dict, seed: int, work: Path, processes: int) -> dict:
         "seed": seed,
         "data_seed": seed,
         "save_strategy": "no",
-        "save_total_limit": 1,
         "logging_strategy": "steps",
         "logging_steps": 1,
         "report_to": [],
@@ -112,15 +139,16 @@ def arguments(trainer: dict, seed: int, work: Path, processes: int) -> dict:
 def latest_checkpoint(work: Path) -> str | None:
     """The newest whole checkpoint in a work folder; one that was cut while it was written is removed."""
     for folder in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        if (folder / "trainer_state.json").is_file() and (folder / "complete").is_file():
+        if (folder / COMPLETE).is_file():
             return str(folder)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # another process of this training may be at it
     return None
 
 
 def work_key(run: dict, train: Path, base: Path) -> str:
     """What a half-done training depends on: run, rows, base weights, this code. Another key is another work folder."""
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    modules = [Path(__file__).with_name(f"{name}.py") for name in ("training", "training_sets", "attention", "thinking")]
+    code = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
     return fingerprint([run, sha256(train), sha256(base / "manifest.json"), code])
 
 
@@ -159,7 +187,6 @@ def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path,
         processing_class=tokenizer,
         callbacks=[callback],
     )
-    mark_complete(trainer)
     trainer.train(resume_from_checkpoint=latest_checkpoint(work))
     if callback.terminated and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"{run['run']}: stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; run again to go on")
@@ -169,17 +196,6 @@ def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path,
     if trainer.accelerator.is_main_process:
         save(model.to(getattr(torch, dtype)), tokenizer, output, manifest(run, tokenized, trainer.state, base))
         shutil.rmtree(work, ignore_errors=True)
-
-
-def mark_complete(trainer) -> None:
-    """Leave a file in each checkpoint once it is whole, so that one cut by a kill is never resumed from."""
-    original = trainer._save_checkpoint
-
-    def save_checkpoint(model, trial):
-        original(model, trial)
-        (Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}" / "complete").touch()
-
-    trainer._save_checkpoint = save_checkpoint
 
 
 def manifest(run: dict, tokenized: list, state, base: Path) -> dict:
