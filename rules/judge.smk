@@ -63,11 +63,7 @@ rule judge_agreement:
         model=lambda wildcards, input: (
             ["--model", folder(input.model[0])] if input.model else []
         ),
-        limit=(
-            ["--limit", STUDY.config.agreement.limit]
-            if STUDY.config.agreement and STUDY.config.agreement.limit
-            else []
-        ),
+        limit=lambda wildcards: STUDY.agreement_limit(wildcards.judge),
         label=lambda wildcards: STUDY.config.judges[wildcards.judge].agreement,
         labelled=lambda wildcards, input: folder(input.labelled),
     message:

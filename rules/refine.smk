@@ -13,6 +13,7 @@ rule refine:
         f"{LOGS}/refine/{{dataset}}--{{model}}--{{refinement}}.log",
     benchmark:
         f"{TIMES}/refine/{{dataset}}--{{model}}--{{refinement}}.tsv"
+    priority: 10  # everything waits for it
     conda:
         "../envs/infer.yaml"
     threads: STUDY.config.compute.threads

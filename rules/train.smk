@@ -45,6 +45,7 @@ rule train:
         f"{LOGS}/train/{{run}}.log",
     benchmark:
         f"{TIMES}/train/{{run}}.tsv"
+    priority: 10  # everything waits for it
     conda:
         "../envs/train.yaml"
     threads: STUDY.config.compute.threads

@@ -177,7 +177,10 @@ class Judge(Strict):
 
 
 class Agreement(Strict):
-    """The human-labelled sets that judges are measured on: one labelled for refusal, one for harm."""
+    """The human-labelled sets that judges are measured on: one labelled for refusal, one for harm.
+
+    `limit` is for judges that ask a model: phrases read all rows.
+    """
 
     refusal: str
     harm: str | None = None
@@ -791,6 +794,11 @@ class Study:
             return []
         sets = {label for label in ("refusal", "harm") if getattr(self.config.agreement, label)}
         return [name for name in self.config.study.judges if self.config.judges[name].agreement in sets]
+
+    def agreement_limit(self, judge: str) -> list[str]:
+        """Judges that ask a model read a part of the labelled set where the study says so; phrases read all of it."""
+        limit = self.config.agreement.limit
+        return ["--limit", str(limit)] if limit and self.config.judges[judge].model else []
 
     def labelled(self, judge: str) -> str:
         """The asset that a judge is measured on."""
