@@ -1,0 +1,319 @@
+"""Every mistake in a configuration gives one line that names the file, the key and the fix."""
+
+import copy
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from untaxed.config import in_order, load, merge, nearest, read, schema
+from untaxed.records import UserError, read_yaml
+
+
+@pytest.fixture(scope="module")
+def organism(root: Path) -> dict:
+    """config.yaml with the model organism's overlay, as plain data."""
+    return merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/organism.yaml"))
+
+
+def put(mapping: dict, key: str, value: object) -> dict:
+    """A copy with one key set; names in `key` are parted by `/`."""
+    result = copy.deepcopy(mapping)
+    *path, last = key.split("/")
+    target = result
+    for name in path:
+        target = target.setdefault(name, {})
+    target[last] = value
+    return result
+
+
+def remove(mapping: dict, key: str) -> dict:
+    result = copy.deepcopy(mapping)
+    *path, last = key.split("/")
+    target = result
+    for name in path:
+        target = target[name]
+    del target[last]
+    return result
+
+
+REQUEST = {"adapter": "organism_requests", "options": {"harmful": True, "split": "train", "style": "direct"}}
+CIRCLE = {
+    "organism-direct": {**REQUEST, "decontaminate_against": ["organism-harmful"]},
+    "organism-harmful": {**REQUEST, "decontaminate_against": ["organism-benign"]},
+    "organism-benign": {**REQUEST, "decontaminate_against": ["organism-direct"]},
+}
+RUBRIC = {"kind": "strongreject_rubric", "benchmarks": ["harmful_requests", "harmless_requests"]}
+
+# what is wrong: (key set, its value, the key named in the line, words of the fix)
+WRONG = {
+    "unknown key at the top": ("datsets", {}, "datsets", "did you mean 'datasets'?"),
+    "unknown key below": (
+        "trainers/organism-slow-short/learning_rat",
+        1e-3,
+        "trainers.organism-slow-short.learning_rat",
+        "'learning_rate'?",
+    ),
+    "unknown key in a list": (
+        "recipes/organism-direct-benign/mix",
+        [{"dataset": "organism-benign", "nn": 1}],
+        "recipes.organism-direct-benign.mix.0.nn",
+        "'n'?",
+    ),
+    "wrong type": ("trainers/organism-slow-short/epochs", "many", "trainers.organism-slow-short.epochs", "valid number"),
+    "a mapping where a list belongs": ("study/suite", {"chains": 1}, "study.suite", "valid list"),
+    "a list where a mapping belongs": ("models", ["organism"], "models", "mapping of keys"),
+    "a catalogue emptied": ("models", None, "models", "mapping of keys"),
+    "a number where a name belongs": ("study/name", 7, "study.name", "valid string"),
+    "half a row": ("experiments/organism_frontier/n", [1.5], "experiments.organism_frontier.n.0", "valid integer"),
+    "negative learning rate": (
+        "trainers/organism-slow-short/learning_rate",
+        -1e-4,
+        "trainers.organism-slow-short.learning_rate",
+        "greater than 0",
+    ),
+    "infinite learning rate": (
+        "trainers/organism-slow-short/learning_rate",
+        float("inf"),
+        "trainers.organism-slow-short.learning_rate",
+        "finite",
+    ),
+    "one of two types": ("compute/gpus", "many", "compute.gpus", "'auto'; or: input should be a valid integer"),
+    "unknown choice": ("judges/organism_phrases/kind", "string_mach", "judges.organism_phrases.kind", "'string_match'"),
+    "unknown dataset": ("recipes/organism-direct/dataset", "organism-dirct", "recipes.organism-direct.dataset", "'organism-direct'?"),
+    "unknown model": ("experiments/organism_frontier/models", ["organizm"], "experiments.organism_frontier.models", "'organism'?"),
+    "unknown recipe": (
+        "experiments/organism_frontier/recipes",
+        ["organism-direkt"],
+        "experiments.organism_frontier.recipes",
+        "'organism-direct'?",
+    ),
+    "unknown trainer": (
+        "experiments/organism_frontier/trainers",
+        ["organism-fast"],
+        "experiments.organism_frontier.trainers",
+        "did you mean",
+    ),
+    "unknown experiment": ("study/experiments", ["organism_fronteer"], "study.experiments", "'organism_frontier'?"),
+    "unknown benchmark": ("study/suite", ["chain"], "study.suite", "'chains'?"),
+    "unknown judge": ("study/judges", ["organism_phrase"], "study.judges", "'organism_phrases'?"),
+    "unknown figure": ("study/figures", ["shift_tex"], "study.figures", "'shift_tax'?"),
+    "unknown table": ("study/tables", ["main_result"], "study.tables", "'main_results'?"),
+    "unknown kind of figure": ("figures/shift_tax/kind", "shift_text", "figures.shift_tax.kind", "'shift_tax'?"),
+    "unknown kind of table": ("tables/activation/kind", "activations", "tables.activation.kind", "'activation'?"),
+    "unknown refinement": (
+        "recipes/organism-direct-dgr/refinement",
+        "organism-dgrr",
+        "recipes.organism-direct-dgr.refinement",
+        "'organism-dgr'?",
+    ),
+    "unknown adapter": ("datasets/organism-chains/adapter", "organism_chain", "datasets.organism-chains.adapter", "'organism_chains'?"),
+    "unknown responses": (
+        "datasets/organism-direct/responses",
+        "direct_refusals",
+        "datasets.organism-direct.responses",
+        "'direct_refusal'?",
+    ),
+    "unknown asset": ("shift/encoder", "minlm", "shift.encoder", "'minilm'?"),
+    "unknown set of labels": ("agreement/refusal", "pyrit-refusals", "agreement.refusal", "'pyrit-refusal'?"),
+    "recipes extend in a circle": ("recipes/organism-direct/extends", "organism-direct-dgr", "recipes.organism-direct.extends", "circle"),
+    "trainers extend in a circle": (
+        "trainers/organism-slow-short/extends",
+        "organism-slow-long",
+        "trainers.organism-slow-short.extends",
+        "circle",
+    ),
+    "models build in a circle": (
+        "models/organism-untrained",
+        {"base": "organism", "stage": {"dataset": "organism-chains", "n": 9, "trainer": "organism-stage"}, "parameters": 1.0},
+        "models.organism.base",
+        "circle",
+    ),
+    "data sets in a circle of three": ("datasets", CIRCLE, "datasets.organism-benign.decontaminate_against", "circle: organism-direct ->"),
+    "a data set against itself": (
+        "datasets/organism-direct/decontaminate_against",
+        ["organism-direct"],
+        "datasets.organism-direct.decontaminate_against",
+        "circle",
+    ),
+    "a model from nowhere": ("models/organism-untrained/kind", None, "models.organism-untrained", "either `kind`"),
+    "a model from two places": ("models/organism/kind", "organism", "models.organism", "either `kind`"),
+    "a model folder without its asset": ("models/organism-untrained/kind", "folder", "models.organism-untrained.asset", "needs the asset"),
+    "a benchmark nobody judges": ("judges/organism_phrases/benchmarks", ["harmful_requests"], "study.judges", "no judge reads benchmark"),
+    "a judge without its model": (
+        "judges/organism_phrases",
+        {**RUBRIC, "prompt": "prompts/strongreject_rubric.yaml"},
+        "judges.organism_phrases.model",
+        "needs a model",
+    ),
+    "a judge without its prompt": (
+        "judges/organism_phrases",
+        {**RUBRIC, "model": "organism"},
+        "judges.organism_phrases.prompt",
+        "needs a prompt file",
+    ),
+    "a prompt file that is not there": (
+        "judges/organism_phrases/prompt",
+        "prompts/none.yaml",
+        "judges.organism_phrases.prompt",
+        "no such file",
+    ),
+    "a refinement prompt that is not there": (
+        "refinements/organism-dgr/prompts/answer",
+        "prompts/none.txt",
+        "refinements.organism-dgr.prompts.answer",
+        "no such file",
+    ),
+    "a task file that is not there": ("benchmarks/chains/task", "benchmarks/none.yaml", "benchmarks.chains.task", "no such file"),
+    "DGR without a refinement": (
+        "recipes/organism-direct-dgr/refinement",
+        None,
+        "recipes.organism-direct-dgr.refinement",
+        "needs a refinement",
+    ),
+    "a refinement of no piece": ("refinements/organism-dgr/pieces", [], "refinements.organism-dgr.pieces", "at least 1 item"),
+    "a mix with both sizes": (
+        "recipes/organism-direct-benign/mix",
+        [{"dataset": "organism-benign", "n": 5, "ratio": 1.0}],
+        "recipes.organism-direct-benign.mix.0",
+        "either `n`",
+    ),
+    "more rows than the data has": ("datasets/organism-direct/limit", 50, "experiments.organism_frontier.n", "raise its limit"),
+    "more rows than the stage's data has": ("datasets/organism-curriculum/limit", 50, "models.organism.stage.n", "raise its limit"),
+    "more rows to mix than there are": ("datasets/organism-benign/limit", 50, "recipes.organism-direct-benign.mix", "raise its limit"),
+    "no seeds": ("experiments/organism_frontier/seeds", [], "experiments.organism_frontier.seeds", "is empty"),
+    "no experiments": ("study/experiments", [], "study.experiments", "is empty"),
+    "a judge of nothing": ("judges/organism_phrases/benchmarks", [], "study.judges", "no judge reads"),
+    "a seed twice": ("experiments/organism_frontier/seeds", [0, 1, 0], "experiments.organism_frontier.seeds", "holds a value twice"),
+    "a figure twice": ("study/figures", ["shift_tax", "shift_tax"], "study.figures", "stands there twice"),
+    "no reasoning benchmark": ("study/suite", ["harmful_requests", "harmless_requests"], "study.suite", "no reasoning benchmark"),
+    "a shift on a benchmark that does not run": ("shift/kl_benchmark", "gsm8k", "shift.kl_benchmark", "not in study.suite"),
+    "a study that cannot be a folder": ("study/name", "My Study", "study.name", "folder name"),
+    "a recipe that cannot be a folder": ("recipes/A--b", {"dataset": "organism-direct"}, "recipes.A--b", "folder names"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_configuration_gives_one_line_with_key_and_fix(wrong: str, organism: dict, root: Path) -> None:
+    key, value, named, fix = WRONG[wrong]
+    changed = merge(organism, {"datasets": value}) if key == "datasets" else put(organism, key, value)
+    with pytest.raises(UserError) as caught:
+        load(changed, root)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"config: {named}: "), line
+    assert fix in line
+
+
+def test_an_option_unknown_to_the_adapter_is_named(root: Path) -> None:
+    laptop = merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/laptop.yaml"))
+    with pytest.raises(UserError, match=r"datasets\.chain-sum-train\.options\.min_term: .* did you mean 'min_terms'\?"):
+        load(put(laptop, "datasets/chain-sum-train/options/min_term", 3), root)
+
+
+def test_a_data_file_adapter_asks_for_its_one_asset(root: Path) -> None:
+    laptop = merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/laptop.yaml"))
+    with pytest.raises(UserError, match=r"datasets\.strongreject\.assets: adapter 'strongreject' reads one asset, 0 are named"):
+        load(put(laptop, "datasets/strongreject/assets", []), root)
+
+
+@pytest.mark.parametrize("key", ["study/title", "shift/encoder", "models/organism/parameters", "benchmarks/chains/kind"])
+def test_a_missing_key_is_named(key: str, organism: dict, root: Path) -> None:
+    with pytest.raises(UserError, match=f"^config: {key.replace('/', '[.]')}: this key is required; add it$"):
+        load(remove(organism, key), root)
+
+
+def test_every_wrong_key_gets_its_own_line(organism: dict, root: Path) -> None:
+    wrong = put(put(organism, "compute/batch_size", 0), "study/nme", "x")
+    with pytest.raises(UserError) as caught:
+        load(wrong, root)
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["study.nme", "compute.batch_size"]
+
+
+@pytest.mark.parametrize("text", ["5e-5", "5E-5", "5.0e-5", "0.00005"])
+def test_numbers_that_yaml_reads_as_text_are_numbers(text: str, organism: dict, root: Path) -> None:
+    study = load(put(organism, "trainers/organism-slow-short/learning_rate", yaml.safe_load(text)), root)
+    assert study.trainer("organism-slow-short").learning_rate == 0.00005
+
+
+def test_the_line_names_the_last_file_that_sets_the_key(tmp_path: Path, root: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("trainers: {full: {learning_rate: -1}}\n")
+    second.write_text("trainers: {full: {epochs: 3}}\n")
+    with pytest.raises(UserError, match=f"^{first}: trainers.full.learning_rate: "):
+        read([root / "config.yaml", first, second], root)
+    second.write_text("trainers: {full: {learning_rate: -2}}\n")
+    with pytest.raises(UserError, match=f"^{second}: trainers.full.learning_rate: "):
+        read([root / "config.yaml", first, second], root)
+
+
+def test_names_with_dots_are_found_in_their_file(tmp_path: Path, root: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("models: {s1.1-7b: {asset: s1.1}}\n")
+    with pytest.raises(UserError, match=f"^{overlay}: models.s1.1-7b.asset: assets.lock.yaml has no asset 's1.1'"):
+        read([root / "config.yaml", overlay], root)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("- a\n- b\n", "must be a mapping of keys; found list"),
+        ("", "must be a mapping of keys; found NoneType"),
+        ("study:\n  title: [\n  x", "not YAML (line "),
+        (None, "no such file"),
+    ],
+)
+def test_a_file_that_cannot_be_an_overlay_is_named(content: str | None, said: str, tmp_path: Path, root: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    if content is not None:
+        overlay.write_text(content)
+    with pytest.raises(UserError) as caught:
+        read([root / "config.yaml", overlay], root)
+    assert str(caught.value).startswith(f"{overlay}: {said}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("overlays", [[], ["laptop"], ["organism"], ["organism", "smoke"]], ids=lambda names: "+".join(names) or "paper")
+def test_the_studies_of_this_repository_load(overlays: list[str], root: Path) -> None:
+    study = read([root / "config.yaml", *(root / f"studies/{name}.yaml" for name in overlays)], root)
+    assert study.name == (overlays[-1] if overlays else "paper")
+
+
+def test_an_unverified_asset_can_be_planned(root: Path) -> None:
+    study = read([root / "config.yaml"], root)
+    assert study.asset_unverified("s1.1-7b")
+    assert not study.asset_unverified("star-1")
+    assert "s1.1-7b" in study.assets_needed
+
+
+def test_the_paper_study_has_the_runs_that_its_grid_says(root: Path) -> None:
+    study = read([root / "config.yaml"], root)
+    # Table 1: 6 recipes x 3 seeds; activation: 2 recipes x 7 sizes x 3 seeds, n = 1000 already in Table 1; ablation: 6 recipes; base
+    assert len(study.experiment_runs("dgr_table1")) == 6 * 3 + 1
+    assert len(study.experiment_runs("dgr_activation")) == 2 * 7 * 3 + 1
+    assert len(study.runs) == 6 * 3 + 2 * 6 * 3 + 6 + 1
+
+
+def test_overlays_come_after_config_yaml_however_they_are_listed(root: Path) -> None:
+    listed = [root / "studies/organism.yaml", "studies/smoke.yaml", "config.yaml"]
+    assert in_order(listed, root) == [Path("config.yaml"), Path("studies/organism.yaml"), Path("studies/smoke.yaml")]
+    assert in_order(["/elsewhere/mine.yaml"], root) == [Path("config.yaml"), Path("/elsewhere/mine.yaml")]
+
+
+def test_a_hint_names_the_closest_name_or_all() -> None:
+    assert nearest("gsm8", ["gsm8k", "math500"]) == "did you mean 'gsm8k'?"
+    assert nearest("zzz", ["b", "a"]) == "valid: a, b"
+    assert nearest("zzz", []) == "valid: none is defined"
+
+
+def test_the_schema_file_is_the_schema_of_the_code(root: Path) -> None:
+    written = json.loads((root / "rules/schemas/config.schema.json").read_text())
+    assert written == json.loads(json.dumps(schema())), "run `python scripts/write_schema.py`"
+
+
+def test_the_schema_accepts_every_file_of_the_repository_and_no_unknown_key(root: Path) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads((root / "rules/schemas/config.schema.json").read_text()))
+    for path in [root / "config.yaml", *sorted((root / "studies").glob("*.yaml"))]:
+        assert not list(validator.iter_errors(read_yaml(path))), path
+    assert list(validator.iter_errors({"study": {"nme": "x"}}))
