@@ -98,7 +98,10 @@ def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | 
 
 
 def _samples(benchmark: str, entry: dict, row: dict, thinking: ThinkingFormat, tokenizer, limit: int) -> list[dict]:
-    """One record per generation of an lm-eval sample; `finish` says whether it filled its token limit. A row without a target has no score."""
+    """One record per generation of an lm-eval sample; `finish` says whether it filled its token limit.
+
+    A row without a target has no score.
+    """
     metrics = entry.get("metrics", []) if row.get("target") else []
     correct = next((float(entry[metric]) for metric in metrics if metric in ("exact_match", "acc")), None)
     records = []
