@@ -1,0 +1,86 @@
+"""A wrong configuration on the real command line: one line that says what is wrong, exit code 1, no traceback, nothing runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# what is wrong: (overlay, what the line says after the overlay's path)
+WRONG = {
+    "unknown key": ("studdy: {name: x}", "studdy: unknown key; did you mean 'study'?"),
+    "unknown name": (
+        "experiments: {organism_frontier: {trainers: [organism-fast-shrt]}}",
+        "experiments.organism_frontier.trainers: no trainer is called 'organism-fast-shrt'; did you mean 'organism-fast-short'?",
+    ),
+    "negative number": (
+        "trainers: {organism-slow-short: {learning_rate: -5e-5}}",
+        "trainers.organism-slow-short.learning_rate: input should be greater than 0 (given: '-5e-5')",
+    ),
+    "a circle": (
+        "recipes: {organism-direct: {extends: organism-direct-dgr}}",
+        "recipes.organism-direct.extends: recipes extend each other",
+    ),
+    "a missing prompt file": (
+        "judges: {organism_phrases: {prompt: prompts/none.yaml}}",
+        "judges.organism_phrases.prompt: no such file 'prompts/none.yaml'",
+    ),
+    "unknown adapter": (
+        "datasets: {organism-chains: {adapter: organism_chain}}",
+        "datasets.organism-chains.adapter: no adapter is called 'organism_chain'; did you mean 'organism_chains'?",
+    ),
+    "unknown kind of figure": ("figures: {shift_tax: {kind: pie}}", "figures.shift_tax.kind: no kind of figure is called 'pie'; valid: "),
+}
+
+
+def plan(root: Path, overlay: Path) -> tuple[int, str]:
+    """A dry run of the organism's study with an overlay. Returns (exit code, everything it said)."""
+    command = [sys.executable, "-m", "snakemake", "-n", "-c1", "--configfile", "studies/organism.yaml", str(overlay)]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    return result.returncode, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_snakemake_says_one_line_and_ends_with_1(wrong: str, root: Path, tmp_path: Path) -> None:
+    text, said = WRONG[wrong]
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(text)
+    code, output = plan(root, overlay)
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert code == 1, output
+    assert "Traceback" not in output
+    assert len(errors) == 1, output
+    assert errors[0].startswith(f"error: {overlay}: {said}")
+
+
+def test_the_file_named_is_the_one_that_sets_the_key(root: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("datasets: {organism-direct: {limit: 20}}")
+    code, output = plan(root, overlay)
+    assert code == 1
+    # the overlay lowers the limit; the n that is now too large stands in the study's file
+    assert "error: studies/organism.yaml: experiments.organism_frontier.n: " in output
+
+
+@pytest.mark.parametrize("text", ["study: [\n  x", "- a\n"])
+def test_an_overlay_that_is_no_mapping_is_refused_by_snakemake_without_a_traceback(text: str, root: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(text)
+    code, output = plan(root, overlay)
+    assert code == 1
+    assert "Traceback" not in output
+    assert "Config file " in output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("study: [\n  x", "not YAML (line 2"), ("- a\n", "must be a mapping of keys"), (None, "no such file")]
+)
+def test_the_budget_names_the_file_that_is_broken(text: str | None, said: str, root: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    if text is not None:
+        overlay.write_text(text)
+    command = [sys.executable, "scripts/budget.py", "--config", str(overlay)]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {overlay}: {said}")
+    assert len(result.stderr.splitlines()) == 1

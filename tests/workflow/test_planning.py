@@ -1,0 +1,64 @@
+"""What the profiles plan, and what the budget says of it, on a machine without GPU, SLURM or network."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+PAPER = 419  # jobs of config.yaml's study, with the rule `all`
+
+
+@pytest.fixture(scope="module")
+def copy(repository):
+    """A fresh copy, in which nothing is made yet."""
+    return repository("planned")
+
+
+def run(copy, *arguments: str) -> str:
+    command = [str(copy / ".venv/bin/python"), *arguments]
+    result = subprocess.run(command, cwd=copy.folder, env=copy.environment, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def jobs(output: str) -> int:
+    return int(re.search(r"^total +(\d+)$", output, flags=re.MULTILINE).group(1))
+
+
+@pytest.mark.parametrize("profile", ["slurm", "workstation"])
+def test_a_profile_plans_the_study_of_the_paper(profile: str, copy) -> None:
+    assert jobs(run(copy, "-m", "snakemake", "--profile", profile, "-n")) == PAPER
+
+
+@pytest.mark.parametrize("overlays", [[], ["studies/laptop.yaml"], ["studies/organism.yaml", "studies/smoke.yaml"]], ids=len)
+def test_the_budget_counts_the_jobs_that_snakemake_plans(overlays: list[str], copy) -> None:
+    given = ["--configfile", *overlays] if overlays else []
+    planned = jobs(run(copy, "-m", "snakemake", "-n", "-c1", *given))
+    budget = json.loads(run(copy, "scripts/budget.py", "--json", *(part for path in overlays for part in ("--config", path))))
+    assert budget["total"]["jobs"] + budget["light_jobs"] + 1 == planned
+
+
+def test_snakemake_budget_runs_no_other_job(copy) -> None:
+    output = run(copy, "-m", "snakemake", "budget", "-c1", "--configfile", "studies/laptop.yaml")
+    assert jobs(output) == 1
+    assert "Study laptop: " in output
+    assert not (copy / "results/laptop").exists()
+
+
+def test_every_key_of_a_profile_is_an_option_of_snakemake(root: Path) -> None:
+    options = subprocess.run([sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True, check=True).stdout
+    for profile in ("slurm", "workstation"):
+        for key in yaml.safe_load((root / profile / "profile.yaml").read_text()):
+            assert re.search(rf"--{key}\b", options), f"{profile}: {key}"
+
+
+def test_no_profile_gives_tasks_arrays_or_a_gpu_model_to_all_jobs(root: Path) -> None:
+    profile = yaml.safe_load((root / "slurm/profile.yaml").read_text())
+    assert profile["default-resources"]["nodes"] == 1  # or SLURM spreads --gpus=N over nodes
+    assert not {"tasks", "gpu", "gpu_model"} & set(profile["default-resources"])
+    assert "slurm-array-jobs" not in profile
+    assert yaml.safe_load((root / "workstation/profile.yaml").read_text())["resources"]["gpu"] == 1
