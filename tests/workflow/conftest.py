@@ -25,6 +25,7 @@ class Repository:
     """A copy of the repository with this environment, marked as set up."""
 
     folder: Path
+    secret = "hf_thisIsNoRealTokenButLooksLikeOne"
 
     def __truediv__(self, path: str) -> Path:
         return self.folder / path
@@ -32,7 +33,11 @@ class Repository:
     @property
     def environment(self) -> dict[str, str]:
         """Jobs find `python` in the copy's environment; sources of assets are those of whoever runs the tests."""
-        return os.environ | {"PATH": f"{self.folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        return os.environ | {
+            "PATH": f"{self.folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "HF_TOKEN": self.secret,
+        }
 
     def launch(self, *arguments: str, without_network: bool = False, **options) -> subprocess.Popen:
         """Start `./untaxed smoke`; its messages go to the pipe `stderr`."""

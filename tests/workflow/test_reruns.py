@@ -1,0 +1,115 @@
+"""What runs again after a change, as dry runs of the finished study say: what depends on it, and nothing else."""
+
+import os
+import re
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+STAGES = "Draw and mix the training set of|Train|Evaluate|Judge the samples of|Measure the distribution shift of"
+BENIGN = "organism--organism-direct-benign--organism-smoke--n10--s0"
+DGR = {f"organism--organism-direct-dgr--organism-smoke--n10--s{seed}" for seed in (0, 1)}
+DIRECT = {f"organism--organism-direct--organism-smoke--n10--s{seed}" for seed in (0, 1)}
+
+
+def chain(planned: dict[str, str]) -> dict[str, set[str]]:
+    """The runs that each stage of a run is planned for, and under "" everything else."""
+    found: dict[str, set[str]] = {"": set()}
+    for message in planned:
+        match = re.fullmatch(rf"({STAGES}) (\S+)(?: with \S+)?", message)
+        stage, name = (match[1].split()[0], match[2]) if match else ("", message)
+        found.setdefault(stage, set()).add(name)
+    return found
+
+
+def collecting(finished, with_list: bool = False) -> set[str]:
+    """The messages of the steps that read all runs."""
+    figures = {f"Draw {path.stem}" for path in (finished / "paper_figures/smoke").glob("*.pdf")}
+    tables = {f"Write the table {path.stem}" for path in (finished / "results/smoke/tables").glob("*.md")}
+    last = {"Collect every run into one metrics table", "Judge every claim of the papers on this study's data"}
+    return figures | tables | last | ({"List the runs of the study"} if with_list else set())
+
+
+def whole_chain(runs: set[str]) -> dict[str, set[str]]:
+    return dict.fromkeys(("Draw", "Train", "Evaluate", "Judge", "Measure"), runs)
+
+
+@contextmanager
+def kept(path: Path):
+    """Put a file or folder back as it was, with its times."""
+    copy = path.with_name(path.name + ".kept")
+    (shutil.copytree if path.is_dir() else shutil.copy2)(path, copy)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        copy.replace(path)
+
+
+def test_a_second_run_does_nothing(finished):
+    started = time.monotonic()
+    result = finished.snakemake()
+    assert "Nothing to be done" in result.stdout + result.stderr
+    assert time.monotonic() - started < 30
+
+
+def test_another_learning_rate_runs_what_it_trains_again_and_no_more(finished):
+    planned = finished.planned(overlay={"trainers": {"organism-smoke": {"learning_rate": 2.0e-3}}})
+    assert chain(planned) == {"": collecting(finished), **whole_chain({BENIGN} | DGR | DIRECT)}
+    assert "Params have changed" in planned[f"Draw and mix the training set of {BENIGN}"]
+
+
+def test_another_trainer_for_one_experiment_runs_its_runs_only(finished):
+    overlay = {
+        "trainers": {"organism-other": {"extends": "organism-smoke", "learning_rate": 2.0e-3}},
+        "experiments": {"smoke_benign": {"trainers": ["organism-other"]}},
+    }
+    new = {BENIGN.replace("organism-smoke", "organism-other")}
+    assert chain(finished.planned(overlay=overlay)) == {"": collecting(finished, with_list=True), **whole_chain(new)}
+
+
+def test_another_title_draws_that_figure_only(finished):
+    overlay = {"figures": {"shift_tax": {"title": "Tax against shift"}}}
+    assert set(finished.planned(overlay=overlay)) == {"Draw shift_tax"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "results/smoke/datasets/organism-curriculum/rows.jsonl",
+        f"results/smoke/runs/{BENIGN}/run.yaml",
+        f"results/smoke/runs/{BENIGN}/samples.jsonl",
+        "results/smoke/runs/reasoning--organism/checkpoint/manifest.json",
+    ],
+)
+def test_a_touched_file_runs_nothing_again(finished, path):
+    with kept(finished / path) as file:
+        os.utime(file)
+        assert finished.planned() == {}
+
+
+def test_the_touched_data_set_is_one_that_snakemake_would_not_check_by_itself(finished):
+    assert (finished / "results/smoke/datasets/organism-curriculum/rows.jsonl").stat().st_size > 3_000_000
+
+
+def test_a_changed_prompt_refines_again_and_trains_what_is_refined(finished):
+    with kept(finished / "prompts/organism/restate.txt") as prompt:
+        prompt.write_text("tell {piece}")
+        planned = chain(finished.planned())
+    refine = "Refine organism-direct with organism (organism-dgr)"
+    assert planned == {"": collecting(finished) | {refine}, **whole_chain(DGR)}
+
+
+def test_a_lost_checkpoint_is_made_again_when_something_needs_it(finished):
+    folder = finished / f"results/smoke/runs/{BENIGN}"
+    with kept(folder / "checkpoint") as checkpoint:
+        shutil.rmtree(checkpoint)
+        assert finished.planned() == {}  # everything that is made from it is there
+        assert chain(finished.planned("checkpoints"))["Train"] == {BENIGN}
+        with kept(folder / "samples.jsonl") as samples:
+            samples.unlink()
+            planned = chain(finished.planned("--forcerun", "collect"))
+    assert planned == {"": collecting(finished), **{stage: runs for stage, runs in whole_chain({BENIGN}).items() if stage != "Draw"}}
