@@ -15,7 +15,22 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from measure import alternate, load_study, machine, made_file, parser, prepare, report, run, spread, summary, table, target, timed, warm_server
+from measure import (
+    alternate,
+    load_study,
+    machine,
+    made_file,
+    parser,
+    prepare,
+    report,
+    run,
+    spread,
+    summary,
+    table,
+    target,
+    timed,
+    warm_server,
+)
 
 
 def main() -> None:
@@ -74,7 +89,9 @@ def whole(checkpoint: Path, rows: dict[str, Path], spec: dict, repeats: int) -> 
     }
     lines = [[labels[side], spread(seconds[side]), ratios.get(side, 1.0)] for side in sides]
     text = "## One checkpoint, all benchmarks\n\n" + table(["side", "seconds", "times as fast as the command line"], lines)
-    text += f"\nMedians of {repeats} (least to most), in turns, starts included. The warm server's own start is not: bench_warm.md has it.\n"
+    text += (
+        f"\nMedians of {repeats} (least to most), in turns, starts included. The warm server's own start is not: bench_warm.md has it.\n"
+    )
     ratio = target("whole evaluation: lm_eval command line / ours in the warm server", ratios["warm"], 2.0)
     return {"seconds": seconds, "ratios": ratios, "server_seconds": server["seconds"]}, ratio, text
 

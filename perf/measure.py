@@ -119,7 +119,9 @@ def machine() -> dict:
         except FileNotFoundError:
             return ""
 
-    processor = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    processor = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
+    )
     return {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),

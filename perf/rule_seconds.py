@@ -71,7 +71,9 @@ def markdown(records: list[dict], whole: dict) -> str:
     ]
     text = table(head, [[f"{c:.1f}" if isinstance(c, float) else c for c in row] for row in rows])
     if whole:
-        text += f"\nThe launcher's last run: {number(whole['seconds'])} s from first to last job, {whole['done']} of {whole['steps']} jobs.\n"
+        text += (
+            f"\nThe launcher's last run: {number(whole['seconds'])} s from first to last job, {whole['done']} of {whole['steps']} jobs.\n"
+        )
         text += "Jobs of one run may lie side by side, and the table holds jobs of earlier runs too.\n"
     return text
 

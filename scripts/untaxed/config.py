@@ -261,7 +261,6 @@ class Selection(Strict):
     judges: Words
     figures: Words
     tables: Words
-    claims: Words = ["all"]
 
 
 class Config(Strict):

@@ -10,8 +10,9 @@ from untaxed.thinking import ThinkingFormat
 def make_task(name: str, benchmark: dict, rows: list[dict]):
     """An lm-eval task from its YAML file, over rows that are already here.
 
-    The YAML is lm-eval's own task format without a dataset; sampling and length come from the configuration. Raises
-    UserError when the file is not a generation task.
+    The YAML is lm-eval's own task format without a dataset; sampling and length come from the configuration. Repeats are
+    documents of their own: lm-eval's `repeats` scores the first generation alone. Raises UserError when the file is not a
+    generation task.
     """
     from datasets import Dataset, DatasetDict
     from lm_eval.api.task import ConfigurableTask
@@ -21,28 +22,32 @@ def make_task(name: str, benchmark: dict, rows: list[dict]):
     if config.get("output_type") != "generate_until":
         raise UserError(f"{benchmark['task']}: output_type: must be generate_until; every benchmark here is generated and kept")
     sampling = benchmark["sampling"]
+    documents = [_document(row, repeat) for row in rows for repeat in range(benchmark["repeats"])]
     config |= {
         "task": name,
         "test_split": "test",
-        "custom_dataset": lambda **_: DatasetDict(test=Dataset.from_list([_document(row) for row in rows])),
+        "custom_dataset": lambda **_: DatasetDict(test=Dataset.from_list(documents)),
         "generation_kwargs": {
             "until": config.get("generation_kwargs", {}).get("until", []),
             "max_gen_toks": sampling["max_new_tokens"],
             "do_sample": sampling["temperature"] > 0,
-            **({"temperature": sampling["temperature"], "top_p": sampling["top_p"]} if sampling["temperature"] > 0 else {}),
+            # top_k 0 switches off what a backend or the model's own settings would cut (transformers: 50, Qwen3: 20)
+            **({"temperature": sampling["temperature"], "top_p": sampling["top_p"], "top_k": 0} if sampling["temperature"] > 0 else {}),
         },
-        "repeats": benchmark["repeats"],
     }
     return ConfigurableTask(config=config)
 
 
-def _document(row: dict) -> dict:
+def _document(row: dict, repeat: int) -> dict:
     """The fields a task YAML may use in its templates."""
-    return {"id": row["id"], "prompt": row["prompt"], "target": str(row.get("target", "")), "category": row["category"]}
+    return {"id": row["id"], "repeat": repeat, "prompt": row["prompt"], "target": row.get("target") or "", "category": row["category"]}
 
 
 def open_model(checkpoint: Path, engine: str, spec: dict):
-    """lm-eval's own backend over a local checkpoint: `hf` for transformers, `vllm` for vLLM."""
+    """lm-eval's own backend over a local checkpoint: `hf` for transformers, `vllm` for vLLM.
+
+    The chat template writes the BOS, if there is one, in training as here; no tokenizer adds a second.
+    """
     if engine == "vllm":
         from lm_eval.models.vllm_causallms import VLLM
 
@@ -52,13 +57,43 @@ def open_model(checkpoint: Path, engine: str, spec: dict):
             max_model_len=spec["context"],
             batch_size="auto",
             seed=spec["seed"],
+            add_bos_token=False,
             **spec.get("vllm", {}),
         )
     import torch
     from lm_eval.models.huggingface import HFLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return HFLM(pretrained=str(checkpoint), dtype=spec["dtype"], batch_size=spec["batch_size"], max_length=spec["context"], device=device)
+    model = HFLM(
+        pretrained=str(checkpoint),
+        dtype=spec["dtype"],
+        batch_size=spec["batch_size"],
+        max_length=spec["context"],
+        device=device,
+        add_bos_token=False,
+    )
+    keep_markers(model, ThinkingFormat(**spec["thinking"]))
+    return model
+
+
+def keep_markers(model, thinking: ThinkingFormat) -> None:
+    """Let a `hf` backend show thinking markers that are special tokens (s1's `<|im_start|>`), which it would cut from the text.
+
+    vLLM shows special tokens by itself.
+    """
+    special = set(model.tokenizer.all_special_ids)
+    markers = special.intersection(model.tokenizer(thinking.open + thinking.close, add_special_tokens=False)["input_ids"])
+    if not markers:
+        return
+    hidden = special - markers
+    decode = model.tok_decode
+
+    def tok_decode(tokens, skip_special_tokens=True):
+        if skip_special_tokens and isinstance(tokens, list):
+            tokens = [token for token in tokens if token not in hidden]
+        return decode(tokens, skip_special_tokens=False)
+
+    model.tok_decode = tok_decode
 
 
 def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | None = None) -> tuple[list[dict], dict[str, dict]]:
@@ -90,40 +125,33 @@ def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | 
         by_id = {row["id"]: row for row in picked}
         limit = spec["benchmarks"][name]["sampling"]["max_new_tokens"]
         for entry in results["samples"][name]:
-            samples.extend(_samples(name, entry, by_id[entry["doc"]["id"]], thinking, model.tokenizer, limit))
+            samples.append(_sample(name, entry, by_id[entry["doc"]["id"]], thinking, model.tokenizer, limit))
+            if spec["benchmarks"][name]["repeats"] > 1:
+                samples[-1]["id"] += f"#{entry['doc']['repeat']}"
     scores = {
         name: {key.split(",")[0]: value for key, value in results["results"][name].items() if isinstance(value, float)} for name in chosen
     }
     return samples, scores
 
 
-def _samples(benchmark: str, entry: dict, row: dict, thinking: ThinkingFormat, tokenizer, limit: int) -> list[dict]:
-    """One record per generation of an lm-eval sample; `finish` says whether it filled its token limit.
-
-    A row without a target has no score.
-    """
-    metrics = entry.get("metrics", []) if row.get("target") else []
-    correct = next((float(entry[metric]) for metric in metrics if metric in ("exact_match", "acc")), None)
-    records = []
-    generations = entry["resps"][0] if isinstance(entry["resps"][0], list) else entry["resps"]
-    for index, generation in enumerate(generations):
-        reasoning, answer, closed = thinking.split(generation)
-        tokens = len(tokenizer(generation, add_special_tokens=False)["input_ids"])
-        records.append(
-            {
-                "benchmark": benchmark,
-                "id": row["id"] if len(generations) == 1 else f"{row['id']}#{index}",
-                "prompt": row["prompt"],
-                "generation": generation,
-                "reasoning": reasoning,
-                "answer": answer,
-                "closed": closed,
-                "finish": "length" if tokens >= limit - 1 else "stop",  # the end-of-sequence token is not in the text
-                "tokens": tokens,
-                "target": row.get("target"),
-                "correct": correct,
-                "harmful": row["harmful"],
-                "category": row["category"],
-            }
-        )
-    return records
+def _sample(benchmark: str, entry: dict, row: dict, thinking: ThinkingFormat, tokenizer, limit: int) -> dict:
+    """The record of one generation; `finish` says whether it filled its token limit. A row without a target has no score."""
+    generation = entry["resps"][0][0]
+    metrics = entry["metrics"] if row.get("target") else []
+    reasoning, answer, closed = thinking.split(generation)
+    tokens = len(tokenizer(generation, add_special_tokens=False)["input_ids"])
+    return {
+        "benchmark": benchmark,
+        "id": row["id"],
+        "prompt": row["prompt"],
+        "generation": generation,
+        "reasoning": reasoning,
+        "answer": answer,
+        "closed": closed,
+        "finish": "length" if tokens >= limit - 1 else "stop",  # the end-of-sequence token is not in the text
+        "tokens": tokens,
+        "target": row.get("target"),
+        "correct": next((float(entry[metric]) for metric in metrics if metric in ("exact_match", "acc")), None),
+        "harmful": row["harmful"],
+        "category": row["category"],
+    }

@@ -1,0 +1,105 @@
+"""Facts about the graders that task files call."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import grading
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"so \boxed{4}.", "4"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{x^{2^{n}}} and then", "x^{2^{n}}"),
+        (r"first \boxed{1}, no: \boxed{2}", "2"),
+        (r"\boxed{3} and then cut: \boxed{\frac{1}{", "3"),
+        (r"cut \boxed{\frac{1}{", None),
+        (r"\boxed{}", ""),
+        ("no box", None),
+        ("", None),
+    ],
+)
+def test_the_last_balanced_box_is_found(text, content):
+    assert grading.last_boxed(text) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"<think>\boxed{3}</think> It is \boxed{4}, not 5", "4"),
+        (r"<think>I get \boxed{7}", "7"),  # the empirical study reads the whole output, closed or not
+        ("So it is 1,234.5 in all.", "1234.5"),
+        ("x = -4.", "-4"),
+        ("9 is what remains of 12-3", "3"),
+        ("I do not know", ""),
+        ("", ""),
+    ],
+)
+def test_the_final_answer_is_the_last_box_or_else_the_last_number(text, answer):
+    assert grading.final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [(r"\frac{1}{2}", "0.5"), ("0.5", r"\dfrac{3}{6}"), ("1+x", "x+1"), ("12.0", "12"), (r"\text{204}", "204"), ("(1, 2)", "(1,2)")],
+)
+def test_equal_expressions_are_the_same(answer, target):
+    assert grading.same(answer, target)
+
+
+@pytest.mark.parametrize(("answer", "target"), [("3", "4"), ("-4", "4"), (r"\frac{1}{3}", "0.33"), ("x", "y"), ("(2,1)", "(1,2)")])
+def test_different_expressions_are_not(answer, target):
+    assert not grading.same(answer, target)
+
+
+@pytest.mark.parametrize(("answer", "target"), [("", ""), ("", "4"), ("4", ""), (" ", " ")])
+def test_nothing_equals_nothing(answer, target):
+    assert not grading.same(answer, target)
+
+
+def test_an_answer_that_would_take_for_ever_is_wrong(monkeypatch):
+    monkeypatch.setattr(grading, "SECONDS", 1)
+    start = time.monotonic()
+    assert not grading.same("9^{9^{9^{9}}}", "4")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "correct"),
+    [(r"half is \boxed{\frac{1}{2}}", 1.0), ("half is 0.5", 1.0), (r"<think>0.5</think> \boxed{2}", 0.0), ("", 0.0)],
+)
+def test_mathematics_is_scored_by_the_final_answer(text, correct):
+    assert grading.math({"target": "0.5"}, [text]) == {"exact_match": correct}
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("The answer is (C).", "C"),
+        ("answer: C", "C"),
+        (r"<think>A or \boxed{B}?</think> \boxed{C}", "C"),
+        (r"\boxed{\text{C}}", "C"),
+        ("The answer is A. Wait, the answer is C", "C"),
+        ("The answer is a matter of taste. C", "C"),
+        ("C, I think", "C"),
+        ("(C) is a better choice", "C"),
+        ("**C**", "C"),
+        ("Answer: I", "I"),
+        ("The answer is (A)", "A"),
+        ("C. BAD", "C"),
+    ],
+)
+def test_the_letter_that_an_answer_names_is_read(text, letter):
+    assert grading.choice({"target": letter}, [text]) == {"exact_match": 1.0}
+    assert grading.choice({"target": "E"}, [text]) == {"exact_match": 0.0}
+
+
+@pytest.mark.parametrize("text", ["", "none of them", "KLM", "42"])
+def test_a_text_that_names_no_letter_is_wrong(text):
+    assert grading.choice({"target": "C"}, [text]) == {"exact_match": 0.0}
