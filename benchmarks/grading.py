@@ -3,7 +3,6 @@
 import re
 import threading
 
-
 NUMBER = r"(?:(?<![\w)\]}])-)?\d[\d,]*(?:\.\d+)?"  # in 5-3 the sign is a subtraction
 SECONDS = 5  # an answer such as 9^{9^{9^9}} would keep sympy busy for ever
 
