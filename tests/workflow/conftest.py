@@ -96,7 +96,7 @@ def can_unshare() -> bool:
     return bool(shutil.which("unshare")) and not subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode
 
 
-def copy_repository(root: Path, folder: Path) -> Repository:
+def snapshot(root: Path, folder: Path) -> None:
     """Copy every file that git tracks or would track, and link this environment."""
     listing = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=True)
     for name in sorted(set(filter(None, listing.stdout.split("\0")))):
@@ -110,7 +110,6 @@ def copy_repository(root: Path, folder: Path) -> Repository:
     launcher = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(launcher)
     (folder / ".venv/untaxed.json").write_text(json.dumps(launcher.wanted_stamp(vllm_cpu=False)))
-    return Repository(folder.resolve())
 
 
 @dataclass
@@ -124,8 +123,16 @@ class Finished(Repository):
 
 @pytest.fixture(scope="session")
 def repository(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Repository]:
-    """Make a copy of the repository under a name."""
-    return lambda name: copy_repository(root, tmp_path_factory.mktemp(name))
+    """Make a copy of the repository, as it was when the tests began, under a name."""
+    pristine = tmp_path_factory.mktemp("pristine")
+    snapshot(root, pristine)
+
+    def copy(name: str) -> Repository:
+        folder = tmp_path_factory.mktemp(name)
+        shutil.copytree(pristine, folder, symlinks=True, dirs_exist_ok=True)
+        return Repository(folder.resolve())
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
+pytestmark = pytest.mark.timeout(1800)  # the study with five restarts, and perhaps the undisturbed one
+
 STAGE_LOG = "logs/smoke/train/reasoning--organism.log"
 STOPPED_AT, KILLED_AFTER = 150, 60  # optimizer steps
 BENIGN = "organism--organism-direct-benign--organism-smoke--n10--s0"
