@@ -3,10 +3,10 @@
     python perf/bench_evaluate.py                                        after ./untaxed laptop
     python perf/bench_evaluate.py --part generate --limit 16
 
-generate  tokens per second of `evaluation.evaluate` and of `engine.py`, against `model.generate` of transformers on the very batches that lm-eval
-          made for the evaluation, without its stop strings. One loaded model each, loading not counted; everything else of `evaluate` is.
-whole     seconds of one checkpoint's suite: scripts/evaluate.py (one load), in the warm server as `./untaxed` runs it and alone, against the
-          usual way: `lm_eval run --model hf --batch_size 8 --log_samples` once per benchmark, same rows, prompts, lengths, type and threads.
+generate  tokens per second of `evaluation.evaluate` and of `engine.py`, against `model.generate` of transformers on the very batches that
+          lm-eval made for the evaluation, without its stop strings. Loading does not count; everything else of `evaluate` does.
+whole     seconds of one checkpoint's suite: scripts/evaluate.py (one load), in the warm server as `./untaxed` runs it and alone, against
+          the usual way: `lm_eval run --model hf --batch_size 8 --log_samples` once per benchmark, on the same rows and threads.
 """
 
 import json
@@ -89,9 +89,7 @@ def whole(checkpoint: Path, rows: dict[str, Path], spec: dict, repeats: int) -> 
     }
     lines = [[labels[side], spread(seconds[side]), ratios.get(side, 1.0)] for side in sides]
     text = "## One checkpoint, all benchmarks\n\n" + table(["side", "seconds", "times as fast as the command line"], lines)
-    text += (
-        f"\nMedians of {repeats} (least to most), in turns, starts included. The warm server's own start is not: bench_warm.md has it.\n"
-    )
+    text += f"\nMedians of {repeats} (least to most), in turns, starts included. The warm server's own start, once a study, is not.\n"
     ratio = target("whole evaluation: lm_eval command line / ours in the warm server", ratios["warm"], 2.0)
     return {"seconds": seconds, "ratios": ratios, "server_seconds": server["seconds"]}, ratio, text
 

@@ -3,8 +3,9 @@
     python perf/bench_laptop.py --with-study                 both sides now: first ./untaxed laptop over again, then by hand
     python perf/bench_laptop.py --runs 3                     the first 3 runs by hand; the rest is extrapolated from them
 
-By hand there is no warm server, no shared model load, no padding-free batch and no full batch; shift, string-match judges, agreement, tables,
-figures and report are left out by hand and counted in ours. Runs are taken so that every n comes early: --runs needs one run for each n.
+By hand there is no warm server, no shared model load, no padding-free batch and no large batch. Shift, string-match judges, agreement,
+tables, figures and report are left out by hand and counted in ours. Runs are taken so that every n comes early: --runs needs
+one for each n.
 The study's side is the launcher's wall time, with --with-study of a new run over everything but the downloads, else of its last log.
 """
 
@@ -160,13 +161,15 @@ def by_hand(jobs: list[dict], folder: Path) -> list[dict]:
         command = "train" if job["part"] == "stage" else job["part"]
         lines.append("|".join([command, job["group"], job["name"], *job["arguments"]]))
     (folder / "plan").write_text("\n".join(lines) + "\n")
-    subprocess.run([ROOT / "perf" / "by_hand.sh", folder / "plan", folder / "times", folder / "logs"], check=True)
+    command = [ROOT / "perf" / "by_hand.sh", folder / "plan", folder / "times", folder / "logs"]
+    if subprocess.run(command, check=False).returncode:
+        raise SystemExit("error: perf/by_hand.sh stopped; its message says at which job")
     seconds = [float(line.rpartition("|")[2]) for line in (folder / "times").read_text().splitlines()]
     return [{**{key: job[key] for key in ("part", "group", "name")}, "seconds": s} for job, s in zip(jobs, seconds, strict=True)]
 
 
 def totals(jobs: list[dict], done: list[dict]) -> tuple[list[dict], float | None]:
-    """Per part: jobs, jobs done, their seconds, and the seconds of all: each job not done costs the mean of its group (None: none was done)."""
+    """Per part: jobs, jobs done, their seconds, and of all (a job costs the mean of its group; None: none was done)."""
     known = defaultdict(list)
     for job in done:
         known[job["part"], job["group"]].append(job["seconds"])

@@ -189,15 +189,15 @@ class Bench:
         for batches in steps:
             count = sum(int((batch["labels"] != -100).sum()) for batch in batches)
             for batch in batches:
-                batch = {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
-                labels = batch.pop("labels")[:, 1:]
+                inputs = {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
+                labels = inputs.pop("labels")[:, 1:]
                 places = (labels != -100).any(dim=0).nonzero().flatten()
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=spec["precision"] == "bf16-mixed"):
-                    logits = model(**batch, use_cache=False, logits_to_keep=places).logits
+                    logits = model(**inputs, use_cache=False, logits_to_keep=places).logits
                 loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels[:, places].flatten(), reduction="sum") / count
                 loss.backward()
                 clock.losses.append(loss.item())
-                clock.tokens.append(real_tokens(batch))
+                clock.tokens.append(real_tokens(inputs))
             torch.nn.utils.clip_grad_norm_(model.parameters(), spec["max_grad_norm"])
             optimizer.step()
             schedule.step()
@@ -222,7 +222,9 @@ def results(clocks: dict[str, list[Clock]], bench: Bench, repeats: int) -> tuple
     text = table(["side", "tokens per second", "ours / this", "largest difference of a step's loss from ours"], rows)
     seconds = [late - early for clock in clocks["ours"] for early, late in pairwise(clock.ends)]
     text += f"\nMedians of {repeats} (least to most), in turns; {len(ours)} steps, {sum(clocks['ours'][0].tokens)} tokens a side. "
-    text += f"A step of ours: {number(summary(seconds)['median'])} s. Loss of ours: {ours[0]:.4f} at the first step, {ours[-1]:.4f} at the last.\n"
+    text += (
+        f"A step of ours: {number(summary(seconds)['median'])} s; its loss {ours[0]:.4f} at the first step, {ours[-1]:.4f} at the last.\n"
+    )
     targets = [target(f"ours / {KINDS[name]}", ratios[name], wanted) for name, wanted in (("trl", 1.5), ("plain", 0.8)) if name in ratios]
     record = {"tokens_per_second": speeds, "ratios": ratios, "losses": losses, "loss_difference": apart, "targets": targets}
     return text, record

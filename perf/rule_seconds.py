@@ -2,8 +2,9 @@
 
     python perf/rule_seconds.py laptop smoke
 
-Reads results/<study>/benchmarks/<rule>/*.tsv and logs/<study>/snakemake.log (the launcher's last run), writes perf/<study>.json, perf/<study>.md
-and the study's part of perf/rule_seconds.json. Rules without a benchmark file (a second or less) get the launcher's own mean.
+Reads results/<study>/benchmarks/<rule>/*.tsv and logs/<study>/snakemake.log (the launcher's last run); writes perf/<study>.json,
+perf/<study>.md and the study's part of perf/rule_seconds.json. Rules without a benchmark file get the launcher's own mean.
+Snakemake does not see the memory of jobs in the warm server: for true peaks run the study with `./untaxed --cold`.
 """
 
 import argparse
@@ -71,10 +72,9 @@ def markdown(records: list[dict], whole: dict) -> str:
     ]
     text = table(head, [[f"{c:.1f}" if isinstance(c, float) else c for c in row] for row in rows])
     if whole:
-        text += (
-            f"\nThe launcher's last run: {number(whole['seconds'])} s from first to last job, {whole['done']} of {whole['steps']} jobs.\n"
-        )
-        text += "Jobs of one run may lie side by side, and the table holds jobs of earlier runs too.\n"
+        text += f"\nThe launcher's last run: {number(whole['seconds'])} s from first to last job, "
+        text += f"{whole['done']} of {whole['steps']} jobs. Jobs lie side by side, and the table holds jobs of earlier runs too.\n"
+    text += "\nJobs in the warm server show no memory of their own here; `./untaxed --cold` measures it.\n"
     return text
 
 
