@@ -96,12 +96,13 @@ def whole(checkpoint: Path, rows: dict[str, Path], spec: dict, repeats: int) -> 
 
 def write_tasks(folder: Path, rows: dict[str, Path], spec: dict) -> None:
     """The suite as task files for the command line: each includes the benchmark's own YAML and reads its rows as a JSON data set."""
+    from untaxed.evaluation import sample_rows
     from untaxed.records import read_jsonl, write_jsonl
 
     folder.mkdir()
     for name, path in rows.items():
         benchmark = spec["benchmarks"][name]
-        chosen = list(read_jsonl(path))[: benchmark["limit"]]
+        chosen = sample_rows(list(read_jsonl(path)), benchmark["limit"])
         write_jsonl(folder / f"{name}.jsonl", ({"id": r["id"], "prompt": r["prompt"], "target": str(r.get("target", ""))} for r in chosen))
         sampling = benchmark["sampling"]
         drawn = sampling["temperature"] > 0

@@ -1,5 +1,6 @@
 """Evaluation through lm-evaluation-harness: one model load for a whole suite, every generation kept with its prompt."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def make_task(name: str, benchmark: dict, rows: list[dict]):
     config |= {
         "task": name,
         "test_split": "test",
+        "num_fewshot": 0,
         "custom_dataset": lambda **_: DatasetDict(test=Dataset.from_list(documents)),
         "generation_kwargs": {
             "until": config.get("generation_kwargs", {}).get("until", []),
@@ -62,11 +64,14 @@ def open_model(checkpoint: Path, engine: str, spec: dict):
         )
     import torch
     from lm_eval.models.huggingface import HFLM
+    from transformers import AutoTokenizer
+
+    from untaxed.decoding import load_model
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = HFLM(
-        pretrained=str(checkpoint),
-        dtype=spec["dtype"],
+        pretrained=load_model(str(checkpoint), spec["dtype"], device, local_files_only=True),
+        tokenizer=AutoTokenizer.from_pretrained(checkpoint, local_files_only=True),
         batch_size=spec["batch_size"],
         max_length=spec["context"],
         device=device,
@@ -96,29 +101,36 @@ def keep_markers(model, thinking: ThinkingFormat) -> None:
     model.tok_decode = tok_decode
 
 
+def sample_rows(rows: list[dict], limit: int | None) -> list[dict]:
+    """A fixed draw of `limit` rows in file order: upstream files are sorted by category, so their head would not do."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[index] for index in sorted(random.Random("benchmark").sample(range(len(rows)), limit))]
+
+
 def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | None = None) -> tuple[list[dict], dict[str, dict]]:
     """Generate and score every benchmark of a suite with one model load.
 
     Returns the samples (contract of samples.jsonl) and {benchmark: {metric: value}}. `rows` maps a benchmark to its rows file;
     `cache` lets a killed job go on with the generations it has.
     """
-    from lm_eval import simple_evaluate
+    from lm_eval.api.model import CachingLM
+    from lm_eval.evaluator import evaluate as run_tasks
+    from transformers import set_seed
 
     thinking = ThinkingFormat(**spec["thinking"])
-    chosen = {name: list(read_jsonl(path))[: spec["benchmarks"][name]["limit"]] for name, path in rows.items()}
-    tasks = [make_task(name, spec["benchmarks"][name], chosen[name]) for name in chosen]
+    chosen = {name: sample_rows(list(read_jsonl(path)), spec["benchmarks"][name]["limit"]) for name, path in rows.items()}
+    tasks = {name: make_task(name, spec["benchmarks"][name], chosen[name]) for name in chosen}
     model = open_model(checkpoint, spec["engine"], spec)
-    results = simple_evaluate(
-        model=model,
-        tasks=tasks,
+    set_seed(spec["seed"])
+    # lm-eval's `simple_evaluate` around this call first reads the thousands of task files it ships and asks pip what is installed,
+    # which takes longer than a small suite.
+    results = run_tasks(
+        lm=CachingLM(model, f"{cache}_rank0.db") if cache else model,
+        task_dict={"tasks": tasks, "groups": {}},
         apply_chat_template=True,
         log_samples=True,
         bootstrap_iters=0,
-        use_cache=str(cache) if cache else None,
-        random_seed=spec["seed"],
-        numpy_random_seed=spec["seed"],
-        torch_random_seed=spec["seed"],
-        fewshot_random_seed=spec["seed"],
     )
     samples = []
     for name, picked in chosen.items():

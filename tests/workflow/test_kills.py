@@ -1,7 +1,5 @@
 """A study that is stopped and killed at awkward moments ends with the same bytes as one that was left alone."""
 
-import contextlib
-import os
 import re
 import signal
 import subprocess
@@ -57,16 +55,6 @@ def until(process: subprocess.Popen, happens: Callable[[], bool], what: str) -> 
         time.sleep(0.1)
 
 
-def kill(copy, process: subprocess.Popen) -> None:
-    """End everything in the copy at once, as a power cut does."""
-    while members := copy.processes():
-        for member in members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(member, signal.SIGKILL)
-        time.sleep(0.1)
-    process.communicate()
-
-
 def text(copy, path: str) -> str:
     return (copy / path).read_text() if (copy / path).exists() else ""
 
@@ -78,7 +66,14 @@ def steps(copy) -> int:
 @pytest.fixture(scope="module")
 def disturbed(repository) -> Disturbed:
     copy = repository("disturbed")
+    try:
+        return disturb(copy)
+    finally:
+        copy.kill()
 
+
+def disturb(copy) -> Disturbed:
+    """Stop the study once, kill it five times, and let it come to its end."""
     process = start(copy)
     until(process, lambda: steps(copy) >= STOPPED_AT, "training")
     log = text(copy, "logs/smoke/snakemake.log")
@@ -110,7 +105,8 @@ def disturbed(repository) -> Disturbed:
         process = start(copy)
         until(process, happens, moment)
         time.sleep(0.7)  # the job itself starts a little after the line that announces it
-        kill(copy, process)
+        copy.kill()
+        process.communicate()
         killed.append(moment)
     resumed = steps(copy)
     code, said = copy.finish()
