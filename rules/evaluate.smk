@@ -9,6 +9,7 @@ rule evaluate:
             for name in STUDY.config.study.suite
         ],
         tasks=[STUDY.config.benchmarks[name].task for name in STUDY.config.study.suite],
+        graders="benchmarks/grading.py",
     output:
         f"{RESULTS}/runs/{{run}}/samples.jsonl",
     log:

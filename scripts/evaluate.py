@@ -5,6 +5,7 @@ Example: python scripts/evaluate.py --spec '{"benchmarks": …}' --checkpoint fo
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from untaxed.command import run_command
@@ -16,7 +17,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--checkpoint", required=True, type=Path)
     parser.add_argument("--rows", action="append", required=True, metavar="BENCHMARK=FILE")
     parser.add_argument("--samples", required=True, type=Path, help="every prompt and generation (JSON Lines)")
-    parser.add_argument("--cache", type=Path, help="lm-eval request cache, so that a killed job goes on")
+    parser.add_argument("--cache", type=Path, help="folder for lm-eval's request cache, so that a killed job goes on; removed at the end")
     options = parser.parse_args(arguments)
 
     from untaxed.evaluation import evaluate
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> None:
     rows = {name: Path(path) for name, path in (pair.split("=", 1) for pair in options.rows)}
     samples, scores = evaluate(options.checkpoint, rows, spec, options.cache)
     write_jsonl(options.samples, samples)
+    if options.cache:
+        shutil.rmtree(options.cache, ignore_errors=True)
     print(json.dumps(scores, indent=2, sort_keys=True))
 
 

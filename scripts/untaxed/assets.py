@@ -277,7 +277,9 @@ def _verify(file: AssetFile, path: Path, form: str) -> None:
 
 def fetch_files(source: Source, files: list[str], folder: Path, environ: Mapping[str, str]) -> None:
     """Copy `files` (local names) from one source into `folder`, unchecked. Raises Unavailable."""
-    {"mirror": _from_disk, "local": _from_disk, "hub": _from_hub, "github": _from_github, "pypi": _from_pypi}[source.kind](source, files, folder, environ)
+    {"mirror": _from_disk, "local": _from_disk, "hub": _from_hub, "github": _from_github, "pypi": _from_pypi}[source.kind](
+        source, files, folder, environ
+    )
 
 
 def _place(folder: Path, file: str) -> Path:

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from untaxed.records import UserError, read_jsonl
+from untaxed.records import UserError, fingerprint, read_json, read_jsonl
 from untaxed.thinking import ThinkingFormat
 
 
@@ -99,6 +99,13 @@ def keep_markers(model, thinking: ThinkingFormat) -> None:
         return decode(tokens, skip_special_tokens=False)
 
     model.tok_decode = tok_decode
+
+
+def cache_file(folder: Path, checkpoint: Path, spec: dict) -> Path:
+    """Where lm-eval keeps the generations of these weights alone: it knows a request by its prompt, not by its model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = read_json(checkpoint / "manifest.json")
+    return folder / fingerprint([manifest["weights_sha256"], spec["engine"], spec["dtype"], spec["seed"]])
 
 
 def sample_rows(rows: list[dict], limit: int | None) -> list[dict]:

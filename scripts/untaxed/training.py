@@ -190,12 +190,20 @@ def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path,
     trainer.train(resume_from_checkpoint=latest_checkpoint(work))
     if callback.terminated and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"{run['run']}: stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; run again to go on")
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if trainer_spec["lora_rank"]:
-        model = model.merge_and_unload()
+    gathered = trainer.accelerator.get_state_dict(trainer.model)  # with FSDP the shards of every process, so all take part
     if trainer.accelerator.is_main_process:
-        save(model.to(getattr(torch, dtype)), tokenizer, output, manifest(run, tokenized, trainer.state, base))
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if trainer_spec["lora_rank"]:
+            model = model.merge_and_unload()
+            gathered = model.state_dict()
+        save(model, cast(gathered, getattr(torch, dtype)), tokenizer, output, manifest(run, tokenized, trainer.state, base))
         shutil.rmtree(work, ignore_errors=True)
+
+
+def cast(weights: dict, dtype) -> dict:
+    """Weights in another type; tensors that share their memory (tied embeddings) still do, so that they are saved once."""
+    done: dict = {}
+    return {name: done.setdefault(tensor.data_ptr(), tensor.to(dtype)) for name, tensor in weights.items()}
 
 
 def manifest(run: dict, tokenized: list, state, base: Path) -> dict:
@@ -210,9 +218,10 @@ def manifest(run: dict, tokenized: list, state, base: Path) -> dict:
     }
 
 
-def save(model, tokenizer, output: Path, record: dict) -> None:
+def save(model, weights: dict, tokenizer, output: Path, record: dict) -> None:
     """Write weights (safetensors), tokenizer and manifest in one atomic step."""
+    model.config.dtype = next(iter(weights.values())).dtype
     with atomic_folder(output) as folder:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         tokenizer.save_pretrained(folder)
         write_json(folder / "manifest.json", {**record, "weights_sha256": weights_sha256(folder)})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-PAPER = 419  # jobs of config.yaml's study, with the rule `all`
+PAPER = 416  # jobs of config.yaml's study, with the rule `all`
 
 
 @pytest.fixture(scope="module")
