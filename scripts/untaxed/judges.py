@@ -44,9 +44,11 @@ class JudgeKind:
 
     `build(prompt, response, texts)` returns chat messages; None where no model is asked, and then `parse` gets the response itself.
     `parse(reply, texts, options)` returns a Verdict. `texts` is the content of the judge's prompt file, which must hold the keys `needs`.
+    `metrics` are the metrics (`untaxed.metrics`) that its verdicts can give, whatever verdicts it happens to meet.
     """
 
     parse: Callable[[str, dict, dict], Verdict]
+    metrics: tuple[str, ...]
     build: Callable[[str, str, dict], list[dict]] | None = None
     needs: tuple[str, ...] = ()
     max_new_tokens: int = 512
@@ -163,12 +165,14 @@ def parse_llama_guard(reply: str, texts: dict, options: dict) -> Verdict:
     return Verdict(verdict, raw=said[:RAW_CHARACTERS])
 
 
+TELLS_REFUSALS = ("harmful_score", "refusal_rate", "over_refusal")
+
 JUDGES: dict[str, JudgeKind] = {
-    "string_match": JudgeKind(parse_string_match, needs=("phrases",)),
-    "xstest_string_match": JudgeKind(parse_xstest_string_match, needs=("phrases",)),
-    "strongreject_rubric": JudgeKind(parse_strongreject_rubric, build_from_prompt_file, needs=("user",)),
-    "xstest_classes": JudgeKind(parse_xstest_classes, build_from_prompt_file, needs=("user",), max_new_tokens=64),
-    "llama_guard": JudgeKind(parse_llama_guard, build_llama_guard, max_new_tokens=20),
+    "string_match": JudgeKind(parse_string_match, TELLS_REFUSALS, needs=("phrases",)),
+    "xstest_string_match": JudgeKind(parse_xstest_string_match, TELLS_REFUSALS, needs=("phrases",)),
+    "strongreject_rubric": JudgeKind(parse_strongreject_rubric, (*TELLS_REFUSALS, "strongreject"), build_from_prompt_file, needs=("user",)),
+    "xstest_classes": JudgeKind(parse_xstest_classes, TELLS_REFUSALS, build_from_prompt_file, needs=("user",), max_new_tokens=64),
+    "llama_guard": JudgeKind(parse_llama_guard, ("harmful_score",), build_llama_guard, max_new_tokens=20),
 }
 
 
@@ -267,6 +271,7 @@ def verdict_record(sample: dict, spec: dict, verdict: Verdict) -> dict:
         "benchmark": sample["benchmark"],
         "id": sample["id"],
         "judge": spec["judge"],
+        "kind": spec["kind"],
         "verdict": verdict.verdict,
         "score": verdict.score,
         "raw": verdict.raw,

@@ -239,7 +239,7 @@ def test_verdicts_keep_the_order_of_samples_whatever_the_engine_does(root):
     ]
     assert {request.id for request in engine.asked} == {"harmful/b", "harmful/a", "harmful/a#2"}
     assert (engine.sampling.max_new_tokens, engine.sampling.temperature) == (9, 0.0)
-    assert all(set(r) == {"benchmark", "id", "judge", "verdict", "score", "raw"} and r["verdict"] in VERDICTS for r in records)
+    assert all(set(r) == {"benchmark", "id", "judge", "kind", "verdict", "score", "raw"} and r["verdict"] in VERDICTS for r in records)
 
 
 def test_a_second_call_takes_replies_from_the_work_file(tmp_path):

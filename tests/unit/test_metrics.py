@@ -8,12 +8,13 @@ from untaxed.records import UserError, write_jsonl, write_yaml
 SPEC = {"run": "r", "model": "m", "method": "vanilla", "seed": 0, "n": 4}
 
 
-def folder_with(place, verdicts, judge="judge", harmful=True):
+def folder_with(place, verdicts, judge="judge", harmful=True, kind=None):
     """A run of one benchmark whose items got these (verdict, score)."""
     samples = [{"benchmark": "b", "id": str(i), "harmful": harmful, "correct": None} for i in range(len(verdicts))]
     write_yaml(place / "run.yaml", SPEC)
     write_jsonl(place / "samples.jsonl", samples)
     records = [{"benchmark": "b", "id": str(i), "judge": judge, "verdict": v, "score": s} for i, (v, s) in enumerate(verdicts)]
+    records = [record | ({"kind": kind} if kind else {}) for record in records]
     write_jsonl(place / "verdicts" / f"{judge}.jsonl", records)
     return place
 
@@ -56,6 +57,28 @@ def test_a_run_without_refusals_has_a_refusal_rate_of_zero_when_the_judge_saw_so
     collect([first, second], tmp_path / "metrics.csv", tmp_path / "items.parquet")
     rates = {row["run"]: row["value"] for row in read_metrics(tmp_path / "metrics.csv") if row["metric"] == "refusal_rate"}
     assert rates == {"r": 1.0, "s": 0.0}
+
+
+@pytest.mark.parametrize("kind", ["string_match", "xstest_string_match", "xstest_classes"])
+def test_a_judge_of_refusals_that_met_none_gives_a_rate_of_zero(tmp_path, kind):
+    harmful = metrics_of(tmp_path / "h", folder_with(tmp_path / "h" / "r", [("compliance", None)], kind=kind))
+    assert {name: row["value"] for name, row in harmful.items()} == {"refusal_rate": 0.0, "harmful_score": 1.0}
+    benign = metrics_of(tmp_path / "b", folder_with(tmp_path / "b" / "r", [("compliance", None)], kind=kind, harmful=False))
+    assert {name: row["value"] for name, row in benign.items()} == {"over_refusal": 0.0}
+
+
+def test_the_kind_and_not_the_name_of_a_judge_says_what_it_measures(tmp_path):
+    rubric = metrics_of(tmp_path / "a", folder_with(tmp_path / "a" / "r", [("unsafe", 1.0)], "mine", kind="strongreject_rubric"))
+    assert {name: row["value"] for name, row in rubric.items()} == {"strongreject": 1.0, "harmful_score": 1.0, "refusal_rate": 0.0}
+    guard = metrics_of(tmp_path / "b", folder_with(tmp_path / "b" / "r", [("unsafe", None)], "strongreject", kind="llama_guard"))
+    assert set(guard) == {"harmful_score"}
+
+
+def test_a_judge_of_two_kinds_is_an_error(tmp_path):
+    first = folder_with(tmp_path / "a", [("refusal", None)], kind="string_match")
+    second = folder_with(tmp_path / "b", [("unsafe", None)], kind="llama_guard")
+    with pytest.raises(UserError, match="kinds llama_guard, string_match"):
+        collect([first, second], tmp_path / "metrics.csv", tmp_path / "items.parquet")
 
 
 def test_strongreject_is_the_mean_score(tmp_path):
