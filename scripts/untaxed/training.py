@@ -220,8 +220,9 @@ def manifest(run: dict, tokenized: list, state, base: Path) -> dict:
 
 def save(model, weights: dict, tokenizer, output: Path, record: dict) -> None:
     """Write weights (safetensors), tokenizer and manifest in one atomic step."""
-    model.config.dtype = next(iter(weights.values())).dtype
     with atomic_folder(output) as folder:
         model.save_pretrained(folder, state_dict=weights)
+        dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+        write_json(folder / "config.json", read_json(folder / "config.json") | {"dtype": dtype})
         tokenizer.save_pretrained(folder)
         write_json(folder / "manifest.json", {**record, "weights_sha256": weights_sha256(folder)})
