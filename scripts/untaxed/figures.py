@@ -26,6 +26,8 @@ OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 REASON_COLOURS = {"ok": "#0072B2", "overthinking": "#D55E00", "meta-thinking": "#E69F00", "stray-marker": "#CC79A7", "empty": "#56B4E9"}
 LABELS = {"none": "base", "vanilla": "Vanilla SFT", "dgr": "DGR"}
 MARKERS = ("o", "s", "^", "D", "v", "P")
+HATCHES = ("", "///", "...", "xxx", "---")
+LINES = ("-", "--", ":", "-.")
 AXES = {
     "accuracy": "reasoning accuracy (%)",
     "refusal_rate": "refusal rate (%)",
@@ -105,25 +107,37 @@ def bases_of(results: Results, runs: Iterable[str]) -> list[str]:
     return [run for run, fields in sorted(results.runs.items()) if fields["method"] == "none" and fields["model"] in models]
 
 
-def facets(results: Results, runs: Iterable[str]) -> dict[tuple, list[str]]:
-    """Runs by (model, source, whether benign rows were mixed in)."""
+def facets(results: Results, runs: Iterable[str], by_trainer: bool = False) -> dict[tuple, list[str]]:
+    """Runs by (model, source, whether benign rows were mixed in, trainer); the trainer is "" unless `by_trainer`."""
     groups: dict[tuple, list[str]] = defaultdict(list)
     for run in sorted(runs):
         fields = results.runs[run]
-        groups[fields["model"], fields["source"], bool(fields["benign"])].append(run)
+        groups[fields["model"], fields["source"], bool(fields["benign"]), fields["trainer"] if by_trainer else ""].append(run)
     return dict(sorted(groups.items()))
 
 
 def facet_titles(keys: Sequence[tuple]) -> list[str]:
-    """What tells the facets apart: the source always, the model and the benign rows where they differ."""
-    several_models = len({key[0] for key in keys}) > 1
-    several_mixes = len({key[2] for key in keys}) > 1
+    """What tells the facets apart: the source always, the model, the benign rows and the trainer where they differ."""
+    several_models, several_mixes, several_trainers = (len({key[place] for key in keys}) > 1 for place in (0, 2, 3))
     return [
         (f"{model}: " if several_models else "")
         + str(source)
         + ((" + benign rows" if mixed else ", no benign rows") if several_mixes else "")
-        for model, source, mixed in keys
+        + (f", {trainer}" if several_trainers else "")
+        for model, source, mixed, trainer in keys
     ]
+
+
+def series(results: Results, runs: Sequence[str], fields: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Runs that may be averaged, by (method, name): runs of a method that differ in one of `fields` are apart, as the name says."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for method in methods_of(results, runs):
+        mine = [run for run in runs if results.runs[run]["method"] == method]
+        apart = [key for key in fields if len({results.runs[run][key] for run in mine}) > 1]
+        for run in sorted(mine, key=lambda run: [(isinstance(results.runs[run][key], str), results.runs[run][key]) for key in apart]):
+            words = [f"n {results.runs[run][key]}" if key == "n" else str(results.runs[run][key]) for key in apart]
+            groups.setdefault((method, ", ".join([label(method), *words])), []).append(run)
+    return groups
 
 
 def estimate(measured: Measure, runs: Iterable[str]) -> Estimate | None:
@@ -238,31 +252,33 @@ def _gap_at_matched_safety(results: Results, runs: list[str], safety: Measure, a
     points = {"dgr": [], "vanilla": []}
     for run in runs:
         if (method := results.runs[run]["method"]) in points:
-            setting = tuple(results.runs[run][key] for key in ("model", "source", "benign", "trainer", "n"))
+            setting = tuple(results.runs[run][key] for key in ("model", "source", "recipe", "benign", "trainer", "n"))
             points[method].append((setting, safety.values[run], accuracy.values[run]))
     return matched_difference(points["dgr"], points["vanilla"])
 
 
 def method_bars(inputs: Inputs) -> Drawing:
-    """Base, Vanilla and DGR side by side per metric and benchmark, a row per source; the paper's value is a diamond if the spec has it."""
+    """Base, Vanilla and DGR side by side per metric and benchmark; the paper's value is a diamond if the spec has it.
+
+    A row per source, trainer, and with or without benign rows; a bar per method, recipe and n.
+    """
     results, runs = inputs.results, chosen_runs(inputs)
     bases = bases_of(results, runs)
     wanted = inputs.spec.get("metrics") or ["accuracy", "refusal_rate", "harmful_score", "over_refusal"]
     measures = {metric: _per_benchmark(results, metric, runs + bases, inputs.spec.get("judge")) for metric in wanted}
     measures = {metric: found for metric, found in measures.items() if found}
-    sources = sorted({results.runs[run]["source"] for run in runs})
-    figure, grid = panels(max(1, len(sources)), max(1, len(measures)), 3.1, 2.7)
+    rows = facets(results, runs, by_trainer=True) if measures else {}
+    figure, grid = panels(max(1, len(rows)), max(1, len(measures)), 3.1, 2.7)
     data: list[dict] = []
-    if not sources or not measures:
+    if not rows:
         say(grid[0][0], "not enough runs")
-    for source, row in zip(sources, grid, strict=False):
-        mine = [run for run in runs if results.runs[run]["source"] == source]
-        groups = {
-            method: [run for run in bases + mine if results.runs[run]["method"] == method] for method in methods_of(results, bases + mine)
-        }
+    for row, (key, members), title in zip(grid, rows.items(), facet_titles(list(rows)), strict=False):
+        mine = [base for base in bases if results.runs[base]["model"] == key[0]]
+        groups = series(results, mine + members, ("recipe", "n"))
+        place = dict(zip(("model", "source", "benign", "trainer"), key, strict=True))
         for axes, (metric, found) in zip(row, measures.items(), strict=True):
-            data += _bar_panel(axes, groups, source, metric, found, reported=inputs.spec.get("reported") or [])
-            axes.set_title(f"{source}\n" if axes is row[0] else " \n", loc="left", fontweight="bold")
+            data += _bar_panel(axes, groups, place, metric, found, reported=inputs.spec.get("reported") or [])
+            axes.set_title(f"{title}\n" if axes is row[0] else " \n", loc="left", fontweight="bold")
         handles, names = row[0].get_legend_handles_labels()
         known = dict(zip(names, handles, strict=True))
         legend = row[0].legend(known.values(), known.keys(), fontsize="x-small", loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
@@ -277,32 +293,36 @@ def _per_benchmark(results: Results, metric: str, runs: Sequence[str], judge: st
 
 
 def _bar_panel(
-    axes: "Axes", groups: dict[str, list[str]], source: str, metric: str, found: dict[str, Measure], *, reported: Sequence[dict]
+    axes: "Axes",
+    groups: dict[tuple[str, str], list[str]],
+    place: dict[str, Any],
+    metric: str,
+    found: dict[str, Measure],
+    *,
+    reported: Sequence[dict],
 ) -> list[dict]:
     data, ticks, width = [], [], 0.8 / max(1, len(groups))
-    for place, (benchmark, measured) in enumerate(found.items()):
+    for number, (benchmark, measured) in enumerate(found.items()):
         size = 0
-        for offset, (method, runs) in enumerate(groups.items()):
-            x = place - 0.4 + width * (offset + 0.5)
+        for offset, ((method, name), runs) in enumerate(groups.items()):
+            x = number - 0.4 + width * (offset + 0.5)
+            fields = place | {"benchmark": benchmark, "metric": metric, "method": method}
             point = estimate(measured, runs)
             if point is not None:
                 size = max(size, point.n)
-                name = f"{label(method)} ({len(runs)} run{'s' * (len(runs) != 1)})"
-                axes.bar(x, 100 * point.value, width * 0.92, color=colour(method), alpha=0.85, label=name)
+                text = f"{name} ({len(runs)} run{'s' * (len(runs) != 1)})"
+                hatch = HATCHES[[each for of, each in groups if of == method].index(name) % len(HATCHES)]
+                axes.bar(x, 100 * point.value, width * 0.92, color=colour(method), alpha=0.85, hatch=hatch, label=text)
                 axes.errorbar(x, 100 * point.value, bars(point), color="0.15", lw=0.9, capsize=2, fmt="none")
-                data.append(record_of(point, source=source, method=method, benchmark=benchmark, metric=metric, judge=measured.judge))
-            for value in (r for r in reported if _is_reported(r, benchmark=benchmark, metric=metric, method=method, source=source)):
+                data.append(record_of(point, **fields, series=name, runs=len(runs), judge=measured.judge))
+            for value in (entry for entry in reported if all(entry.get(key, known) == known for key, known in fields.items())):
                 axes.scatter([x], [value["value"]], marker="D", s=26, fc="white", ec="black", zorder=6, label="reported in the paper")
-                data.append({**value, "benchmark": benchmark, "method": method, "metric": metric, "kind": "reported"})
+                data.append({**value, **fields, "kind": "reported"})
         ticks.append(f"{benchmark}\nn = {size:,}")
     axes.set_xticks(range(len(found)), ticks)
     axes.set_ylabel(AXES.get(metric, metric))
     percent_axis(axes, "y", 0, 105)
     return data
-
-
-def _is_reported(entry: dict, **place: str) -> bool:
-    return all(entry.get(key, value) == value for key, value in place.items())
 
 
 def shift_tax(inputs: Inputs) -> Drawing:
@@ -349,7 +369,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
 
 
 def activation_curve(inputs: Inputs) -> Drawing:
-    """Number of safety samples against refusal rate and accuracy, the base at 0, a row per source."""
+    """Safety samples against refusal rate and accuracy, the base at 0: a row per source, a line per method, trainer and recipe."""
     results, runs = inputs.results, chosen_runs(inputs)
     bases = bases_of(results, runs)
     metric = safety_metric(inputs, runs + bases)
@@ -364,19 +384,23 @@ def activation_curve(inputs: Inputs) -> Drawing:
     for row, (key, members), title in zip(grid, groups.items(), facet_titles(list(groups)), strict=False):
         mine = [base for base in bases if results.runs[base]["model"] == key[0]]
         for axes, measured in zip(row, measures, strict=True):
-            for shade, method in enumerate(methods_of(results, members)):
-                path = _curve(results, [run for run in members if results.runs[run]["method"] == method], mine, measured)
+            lines = series(results, members, ("trainer", "recipe"))
+            for shade, ((method, line), chosen) in enumerate(lines.items()):
+                path = _curve(results, chosen, mine, measured)
                 if not path:
                     continue
+                number = [each for of, each in lines if of == method].index(line)
+                look = {"marker": MARKERS[number % len(MARKERS)], "linestyle": LINES[number % len(LINES)], "color": colour(method)}
                 xs, ys = [n * (1 + 0.04 * shade) for n, _, _ in path], [100 * point.value for _, point, _ in path]
                 errors = [[bars(point)[side][0] for _, point, _ in path] for side in (0, 1)]
-                name = f"{label(method)} ({sum(count for n, _, count in path if n)} runs)"
-                axes.errorbar(xs, ys, errors, color=colour(method), marker="o", ms=4, lw=1.2, elinewidth=0.8, capsize=1.5, label=name)
+                name = f"{line} ({sum(count for n, _, count in path if n)} runs)"
+                axes.errorbar(xs, ys, errors, ms=4, lw=1.2, elinewidth=0.8, capsize=1.5, label=name, **look)
                 fields = {
                     "source": key[1],
                     "model": key[0],
                     "benign": key[2],
                     "method": method,
+                    "series": line,
                     "metric": measured.metric,
                     "judge": measured.judge,
                 }

@@ -76,10 +76,37 @@ def test_the_plane_prints_the_gap_at_matched_safety(known):
 
 def test_bars_stand_beside_the_papers_value(known):
     reported = [{"benchmark": "sums", "metric": "accuracy", "method": "dgr", "source": "direct", "value": 82.0}]
-    drawing = FIGURES["method_bars"](inputs(known, "method_bars", select={"n": 100}, reported=reported))
+    drawing = FIGURES["method_bars"](inputs(known, "method_bars", select={"n": 100, "benign": 0}, reported=reported))
     assert [record["value"] for record in drawing.data if record.get("kind") == "reported"] == [82.0]
     ours = next(r for r in drawing.data if r.get("n_items") and (r["source"], r["method"], r["benchmark"]) == ("direct", "dgr", "sums"))
     assert ours["value"] == pytest.approx(0.8)
+
+
+@pytest.fixture(scope="module")
+def two_trainers(tmp_path_factory):
+    """One method, n and seed, by two trainers and with or without benign rows, each with an accuracy of its own."""
+    place, rates = tmp_path_factory.mktemp("trainers"), {("full", 0): 0.2, ("full", 20): 0.4, ("lora", 0): 0.6, ("lora", 20): 0.8}
+    folders = [write_base(place / "base")]
+    for (trainer, benign), rate in rates.items():
+        spec = spec_of("dgr", "direct", 10, 0, benign)
+        spec |= {"run": f"{spec['run']}-{trainer}", "trainer_name": trainer}
+        folders.append(write_run(place / spec["run"], spec, rate, rate))
+    return results_of(folders, place)
+
+
+def test_benign_and_trainers_never_share_a_bar(two_trainers):
+    drawing = FIGURES["method_bars"](inputs(two_trainers, "method_bars", metrics=["accuracy"]))
+    ours = [record for record in drawing.data if record["method"] == "dgr" and record["benchmark"] == "sums"]
+    found = {(record["trainer"], record["benign"]): record["value"] for record in ours}
+    assert found == {("full", False): 0.2, ("full", True): 0.4, ("lora", False): 0.6, ("lora", True): 0.8}
+    assert "direct + benign rows, lora" in texts(drawing)
+
+
+def test_trainers_never_share_a_line(two_trainers):
+    drawing = FIGURES["activation_curve"](inputs(two_trainers, "activation_curve", select={"benign": 0}))
+    ours = {r["series"]: r["value"] for r in drawing.data if r["metric"] == "accuracy" and r["n"] == 10}
+    assert ours == {"DGR, full": pytest.approx(0.2), "DGR, lora": pytest.approx(0.6)}
+    assert {text.get_text() for text in drawing.figure.axes[1].get_legend().texts} == {"DGR, full (1 runs)", "DGR, lora (1 runs)"}
 
 
 def test_refinement_outcomes_report_the_fallback_rate(known):
