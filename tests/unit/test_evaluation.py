@@ -1,8 +1,5 @@
 """Facts about evaluation: what the task files score on worked cases, and what a sample keeps of a generation."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -273,14 +270,19 @@ def test_the_prompt_that_is_generated_from_has_no_bos_but_the_templates(folder):
         assert ids.tolist() == [[*[tokenizer.bos_token_id] * count, 1, 5 + 1, 2]] * 2
 
 
-def test_the_command_writes_the_samples(folder, tmp_path):
+def test_the_command_writes_the_samples(folder, tmp_path, monkeypatch, capsys):
+    import importlib.util
     import json
 
+    # by path: `import evaluate` may mean the library of that name
+    location = importlib.util.spec_from_file_location("evaluate_command", ROOT / "scripts/evaluate.py")
+    command = importlib.util.module_from_spec(location)
+    location.loader.exec_module(command)
+    monkeypatch.setattr("untaxed.machine.offline", lambda: None)
     write_jsonl(tmp_path / "rows.jsonl", [row("a", "4"), row("b", "5")])
     suite = spec(chains=benchmark("organism.yaml"))
-    command = [sys.executable, str(ROOT / "scripts/evaluate.py"), "--spec", json.dumps(suite), "--checkpoint", str(folder)]
     files = ["--rows", f"chains={tmp_path / 'rows.jsonl'}", "--samples", str(tmp_path / "samples.jsonl")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "UNTAXED_WARM": ""}
-    subprocess.run([*command, *files], check=True, capture_output=True, env=environment)
+    command.main(["--spec", json.dumps(suite), "--checkpoint", str(folder), *files])
     samples = list(read_jsonl(tmp_path / "samples.jsonl"))
     assert [(s["id"], s["target"]) for s in samples] == [("a", "4"), ("b", "5")]
+    assert '"exact_match": 0.0' in capsys.readouterr().out
