@@ -8,7 +8,8 @@ A claim (claims.yaml) selects runs by their fields and names a test:
 The estimate's interval is held against `bound` (default 0) in the `direction` (greater, less): wholly beyond it is supported, wholly short
 of it contradicted, across it inconclusive. Bounds are points of a share (0.05 = 5 points) or a correlation.
 `applies_to` and `where` select runs for both groups, base models (method none) excepted; `aliases` maps the papers' names of safety data to
-the sources of studies, so that one claim is judged in each of them.
+the sources of studies, so that one claim is judged in each of them. `stand_ins` does so for data of the same form that is not the papers':
+the record says so, and the paper's number is not compared.
 """
 
 import csv
@@ -20,6 +21,7 @@ from untaxed.metrics import RUN_FIELDS, Measure, Results, by_setting, measure, s
 from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import Estimate, hierarchical_mean, matched_difference, paired_bootstrap, pearson, spearman
 
+ENOUGH_SEEDS = 5
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 REQUIRED = ("id", "paper", "statement", "test", "direction", "figure")
 NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y")}
@@ -27,7 +29,7 @@ OPTIONAL = ("reported", "bound", "applies_to", "where", "at", "judge", "benchmar
 
 
 def read_claims(path: Path | str) -> dict[str, Any]:
-    """Claims and aliases of claims.yaml. Raises UserError that names the claim and the key when one is missing, unknown or twice there."""
+    """Claims, aliases and stand-ins of claims.yaml. Raises UserError naming the claim and the key that is missing or unknown."""
     content = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("claims"), list):
         raise UserError(f"{path}: needs a list under `claims`")
@@ -46,27 +48,33 @@ def read_claims(path: Path | str) -> dict[str, Any]:
         if name in seen:
             raise UserError(f"{path}: {name}: this id stands there twice; rename one")
         seen.add(name)
-    return {"aliases": content.get("aliases") or {}, "claims": content["claims"]}
+    return {"aliases": content.get("aliases") or {}, "stand_ins": content.get("stand_ins") or {}, "claims": content["claims"]}
 
 
 def judge_claims(content: Mapping[str, Any], results: Results) -> list[dict[str, Any]]:
     """The verdict on every claim, in the order of the file."""
-    return [judge_claim(claim, results, content["aliases"]) for claim in content["claims"]]
+    return [judge_claim(claim, results, content["aliases"], content["stand_ins"]) for claim in content["claims"]]
 
 
-def judge_claim(claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]]) -> dict[str, Any]:
-    """One claim's record: verdict, reason, estimate, interval, n, runs, and how the paper's number compares."""
+def judge_claim(
+    claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]], stand_ins: Mapping[str, list[str]] | None = None
+) -> dict[str, Any]:
+    """One claim's record: verdict, reason, estimate, interval, n, runs and their sources, and how the paper's number compares."""
     tests = {"difference": _difference, "threshold": _threshold, "correlation": _correlation}
-    found = tests[claim["test"]](claim, results, aliases)
+    stand_ins = stand_ins or {}
+    found = tests[claim["test"]](claim, results, {name: _listed(name, aliases, stand_ins) for name in {*aliases, *stand_ins}})
     point: Estimate | None = found.pop("estimate", None)
     bound = claim.get("bound", 0.0)
     missing = found.pop("without", "not run"), found.pop("reason", "")
     verdict, reason = missing if point is None else verdict_of(point, claim["direction"], bound)
     record = {key: claim[key] for key in REQUIRED} | {"reported": claim.get("reported"), "note": claim.get("note", "")}
-    record |= {"bound": bound, "verdict": verdict, "reason": "; ".join(filter(None, [reason, found.pop("caution", "")]))}
+    sources = sorted({results.runs[run]["source"] for run in found.get("runs", ()) if results.runs[run]["method"] != "none"})
+    standing = sorted({source for name in _named_sources(claim) for source in stand_ins.get(name, ())} & set(sources))
+    words = f"stand-in data of the same form: {', '.join(standing)}" if standing else ""
+    record |= {"bound": bound, "verdict": verdict, "reason": "; ".join(filter(None, [reason, found.pop("caution", ""), words]))}
     record |= {key: None if point is None else getattr(point, key) for key in ("value", "low", "high", "n")}
-    record |= {"runs": [], "judge": "", "benchmarks": []} | found
-    return record | {"reported_inside": _reported_inside(claim.get("reported"), point, record.get("relative"))}
+    record |= {"runs": [], "judge": "", "benchmarks": [], "sources": sources} | found
+    return record | {"reported_inside": None if standing else _reported_inside(claim.get("reported"), point, record.get("relative"))}
 
 
 def verdict_of(point: Estimate, direction: str, bound: float) -> tuple[str, str]:
@@ -93,6 +101,25 @@ def _reported_inside(reported: Any, point: Estimate | None, relative: float | No
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _listed(name: str, *names: Mapping[str, list[str]]) -> list[str]:
+    return [source for each in names for source in each.get(name, ())]
+
+
+def _named_sources(claim: Mapping[str, Any]) -> list[str]:
+    """The papers' names of sources that a claim selects by."""
+    wanted = [(claim.get(key) or {}).get("source", []) for key in ("applies_to", "where", "a", "b")]
+    return [name for each in wanted for name in (each if isinstance(each, list) else [each])]
+
+
+def _caution(results: Results, *sides: Iterable[str]) -> str:
+    """What few seeds do to an interval over runs; the base models, which have no seeds, do not count."""
+    trained = [[run for run in side if results.runs[run]["method"] != "none"] for side in sides]
+    if any(len(runs) == 1 for runs in trained):
+        return "one run: the interval covers items, not seeds"
+    seeds = min((len({results.runs[run]["seed"] for run in runs}) for runs in trained if runs), default=ENOUGH_SEEDS)
+    return f"few seeds ({seeds}): the interval is too narrow" if seeds < ENOUGH_SEEDS else ""
 
 
 def _expand(selector: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -158,8 +185,8 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
     if point and not any(measured.scores.values()):  # without items only seeds can be drawn, and it takes two
         few = min(len(a), len(b)) < 2
         point = Estimate(point.value, None if few else point.low, None if few else point.high, min(len(a), len(b)))
-    elif len(a) == 1:
-        caution = "; ".join(filter(None, [caution, "one run: the interval covers items, not seeds"]))
+    if point and point.low is not None:
+        caution = "; ".join(filter(None, [caution, _caution(results, a, b)]))
     mean = sum(measured.values[run] for run in b) / len(b)
     relative = point.value / mean if point and mean else None
     found = {"estimate": point, "relative": relative, "mean_b": mean, "runs": sorted({*a, *b}), "caution": caution}
@@ -175,13 +202,12 @@ def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[s
     safety_metric = claim.get("safety", "safe_rate")
     safety = measure(results, safety_metric, a + b, claim.get("judge"))
     gained = measure(results, claim["metric"], a + b, benchmarks=claim.get("benchmarks"))
-    fields = [key for key in RUN_FIELDS if key not in ("run", "recipe", "seed", *claim["a"], *claim["b"])]
-    sides = []
-    for runs in (a, b):
-        known = [run for run in runs if run in safety.values and run in gained.values]
-        sides.append([(tuple(results.runs[run][key] for key in fields), safety.values[run], gained.values[run]) for run in known])
+    fields = [key for key in RUN_FIELDS if key not in ("run", "seed", *claim["a"], *claim["b"])]
+    a, b = ([run for run in side if run in safety.values and run in gained.values] for side in (a, b))
+    sides = [[(tuple(results.runs[run][key] for key in fields), safety.values[run], gained.values[run]) for run in side] for side in (a, b)]
     point = matched_difference(*sides)
     found = {"estimate": point, "runs": sorted({*a, *b}), "judge": safety.judge, "benchmarks": gained.benchmarks}
+    found["caution"] = _caution(results, a, b) if point and point.low is not None else ""
     return found | {"reason": "no safety level that both sides reach, or too few runs", "without": "inconclusive"}
 
 
@@ -192,7 +218,7 @@ def _threshold(claim: Mapping[str, Any], results: Results, aliases: Mapping[str,
     measured = measure(results, claim["metric"], runs, claim.get("judge"), claim.get("benchmarks"))
     runs = [run for run in runs if run in measured.values]
     point = hierarchical_mean([_items(measured, run) for run in runs]) if runs else None
-    caution = "one run: the interval covers items, not seeds" if len(runs) == 1 else ""
+    caution = _caution(results, runs)
     found = {"estimate": point, "runs": runs, "judge": measured.judge, "benchmarks": measured.benchmarks, "caution": caution}
     return found | {"reason": f"{claim['metric']} was not measured"}
 

@@ -12,6 +12,7 @@ GAIN = {
     "id": "gain", "paper": "p", "statement": "DGR keeps more.", "test": "difference", "metric": "accuracy", "reported": 40,
     "a": {"method": "dgr"}, "b": {"method": "vanilla"}, "where": {"n": "max"}, "direction": "greater", "figure": "method_bars",
 }  # fmt: skip
+METHODS = (("dgr", 0.8), ("vanilla", 0.4))
 ALIASES = {"DirectRefusal": ["direct"]}
 
 
@@ -59,6 +60,15 @@ def test_an_alias_maps_the_papers_source_onto_the_studys(known):
     assert all("--direct-" in run for run in record["runs"])
 
 
+def test_a_stand_in_is_judged_and_named_but_not_held_against_the_papers_number(known):
+    record = judge_claim(GAIN | {"applies_to": {"source": "DirectRefusal"}}, known, {}, {"DirectRefusal": ["direct"]})
+    assert (record["verdict"], record["sources"], record["reported_inside"]) == ("supported", ["direct"], None)
+    assert "stand-in data of the same form: direct" in record["reason"]
+    own = judge_claim(GAIN | {"applies_to": {"source": "direct"}}, known, {}, {"DirectRefusal": ["direct"]})
+    assert "stand-in" not in own["reason"]
+    assert own["reported_inside"] is not None
+
+
 def test_the_base_is_exempt_from_what_selects_trained_runs(known):
     claim = GAIN | {"a": {"method": "vanilla"}, "b": {"method": "none"}, "direction": "less", "applies_to": {"source": "direct"}}
     record = judge_claim(claim, known, {})
@@ -100,6 +110,29 @@ def test_one_seed_is_said_to_cover_items_only(tmp_path):
     assert record["verdict"] == "supported"
     single = judge_claim(GAIN | {"where": {"n": "max", "benign": 0, "source": "direct"}}, study(tmp_path / "s", seeds=1), {})
     assert "items, not seeds" in single["reason"]
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(2, True), (4, True), (5, False)])
+def test_fewer_than_five_seeds_are_said_to_make_the_interval_too_narrow(tmp_path, seeds, said):
+    runs = [write_run(tmp_path / f"{m}{s}", spec_of(m, "direct", 10, s), r, 0.5) for m, r in METHODS for s in range(seeds)]
+    results = results_of([*runs, write_base(tmp_path / "b")], tmp_path)
+    record = judge_claim(GAIN, results, {})
+    assert (f"few seeds ({seeds}): the interval is too narrow" in record["reason"]) is said
+    against_base = judge_claim(GAIN | {"b": {"method": "none"}, "direction": "less"}, results, {})
+    assert ("few seeds" in against_base["reason"]) is said
+
+
+def test_two_recipes_are_two_settings_at_matched_safety(tmp_path):
+    """Averaged, the recipes of DGR would make one point that no run stands at."""
+    folders = [write_base(tmp_path / "b")]
+    for recipe, accuracy, refusal in (("safe", 0.5, 1.0), ("able", 0.9, 0.5)):
+        for seed in range(2):
+            spec = spec_of("dgr", "direct", 10, seed) | {"run": f"{recipe}{seed}", "recipe": recipe}
+            folders.append(write_run(tmp_path / spec["run"], spec, accuracy, refusal))
+    folders += [write_run(tmp_path / f"v{s}", spec_of("vanilla", "direct", 10, s), 0.5, 0.5) for s in range(2)]
+    record = judge_claim(GAIN | {"at": "matched_safety", "where": {}}, results_of(folders, tmp_path), {})
+    # at safety 0.5, where vanilla stands, DGR reaches 0.9; the averaged point (0.75, 0.7) would give 0.2
+    assert record["value"] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
