@@ -75,4 +75,4 @@ rule rulegraph:
     message:
         "Draw the rules of this workflow"
     shell:
-        "(snakemake --rulegraph dot --configfile {params.configs:q} | dot -Tsvg > {output}) 2> {log}"
+        "(snakemake --nolock --rulegraph dot --configfile {params.configs:q} | dot -Tsvg > {output}) 2> {log}"
