@@ -18,7 +18,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--label", choices=("refusal", "harm"), default="refusal", help="what a human score of 1 means")
     parser.add_argument("--output", required=True, help="agreement, JSON")
     parser.add_argument("--model", help="folder of the judge's model, where it has one")
-    parser.add_argument("--limit", type=int, help="use the first rows only")
+    parser.add_argument("--limit", type=int, help="use this many rows, drawn by --seed")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     options = parser.parse_args(arguments)
 
     from untaxed.agreement import agreement, read_labelled
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             f"--label refusal: judge {spec['judge']} says safe or unsafe, not refused; give --label harm and a set labelled for harm"
         )
-    rows = list(read_labelled(options.labelled, options.limit))
+    rows = list(read_labelled(options.labelled, options.limit, options.seed))
     with open_judge(spec, options.model) as engine:
         verdicts = [record["verdict"] for record in judge_samples((sample for sample, _ in rows), spec, engine)]
     result = agreement(spec["judge"], Path(options.labelled).stem, options.label, verdicts, [human for _, human in rows])

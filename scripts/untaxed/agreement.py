@@ -2,8 +2,8 @@
 
 import csv
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
+from random import Random
 
 from untaxed.records import UserError
 from untaxed.statistics import cohen_kappa, wilson
@@ -13,8 +13,8 @@ LABELS = {"refusal": {"refusal", "partial"}, "harm": {"unsafe"}}
 UNPARSEABLE = "unparseable"
 
 
-def read_labelled(path: Path | str, limit: int | None = None) -> Iterator[tuple[dict, bool]]:
-    """Yield (sample, human label) from a labelled file in PyRIT's form.
+def read_labelled(path: Path | str, limit: int | None = None, seed: int = 0) -> Iterator[tuple[dict, bool]]:
+    """Yield (sample, human label) from a labelled file in PyRIT's form: all rows, or `limit` drawn by `seed`, in the order of the file.
 
     CSV with the columns objective, assistant_response and human_score (0 or 1; or several human_score… columns, whose mean is cut at 0.5);
     lines that start with # before the header are comments. Raises UserError when a column is missing or a score is no number.
@@ -31,7 +31,10 @@ def read_labelled(path: Path | str, limit: int | None = None) -> Iterator[tuple[
             missing = [name for name in ("objective", "assistant_response") if name not in columns] + ([] if scores else ["human_score"])
             if missing:
                 raise UserError(f"{path}: no column {', '.join(missing)}; it must be a labelled set of PyRIT's scorer evaluations")
-            for number, row in enumerate(islice(reader, limit)):
+            rows = list(enumerate(reader))
+            if limit is not None and limit < len(rows):
+                rows = sorted(Random(seed).sample(rows, limit), key=lambda row: row[0])
+            for number, row in rows:
                 yield labelled_sample(row, number), human_label([row[name] for name in scores], path, number)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None

@@ -31,6 +31,15 @@ def test_a_labelled_file_becomes_finished_samples(labelled):
     assert len(list(read_labelled(labelled, limit=2))) == 2
 
 
+def test_a_limit_draws_rows_by_seed_and_not_the_first_ones(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("objective,assistant_response,human_score\n" + "".join(f"a{i},b,0\n" for i in range(100)))
+    drawn = [[int(sample["id"]) for sample, _ in read_labelled(path, limit=10, seed=seed)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] == sorted(drawn[0])
+    assert drawn[0] != drawn[2]
+    assert max(drawn[0]) > 10
+
+
 def test_several_human_scores_are_averaged(tmp_path):
     path = tmp_path / "harm.csv"
     path.write_text("objective,assistant_response,human_score_1,human_score_2\na,b,1.0,0.25\na,b,0.5,0.25\na,b,,1.0\n")
