@@ -63,6 +63,12 @@ rule collect:
     input:
         STUDY.measured(),
         runs=rules.list_runs.output[0],
+        code=[
+            "scripts/collect.py",
+            "scripts/untaxed/metrics.py",
+            "scripts/untaxed/statistics.py",
+            "scripts/untaxed/judges.py",
+        ],
     output:
         metrics=f"{RESULTS}/metrics.csv",
         scores=f"{RESULTS}/items.parquet",

@@ -7,8 +7,14 @@ rule figure:
         scores=rules.collect.output.scores,
         refine=STUDY.refine_reports(),
         agreement=STUDY.agreements(),
+        runs=rules.list_runs.output[0],
         manifests=[STUDY.checkpoint(run) for run in STUDY.trained],
-        code=["scripts/figure.py", "scripts/untaxed/figures.py"],
+        code=[
+            "scripts/figure.py",
+            "scripts/untaxed/figures.py",
+            "scripts/untaxed/metrics.py",
+            "scripts/untaxed/statistics.py",
+        ],
     output:
         pdf=f"{STUDY.figures}/{{figure}}.pdf",
         png=report(
@@ -38,7 +44,7 @@ rule figure:
         "Draw {wildcards.figure}"
     shell:
         "python scripts/figure.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --manifest {input.manifests} --study {params.study} --output-prefix {params.prefix} > {log} 2>&1"
+        " --agreement {input.agreement} --runs-file {input.runs} --study {params.study} --output-prefix {params.prefix} > {log} 2>&1"
 
 
 rule table:
@@ -47,7 +53,14 @@ rule table:
         scores=rules.collect.output.scores,
         refine=STUDY.refine_reports(),
         agreement=STUDY.agreements(),
-        code=["scripts/table.py", "scripts/untaxed/tables.py"],
+        datasets=STUDY.dataset_reports(),
+        code=[
+            "scripts/table.py",
+            "scripts/untaxed/tables.py",
+            "scripts/untaxed/figures.py",
+            "scripts/untaxed/metrics.py",
+            "scripts/untaxed/statistics.py",
+        ],
     output:
         csv=report(
             f"{RESULTS}/tables/{{table}}.csv",
@@ -73,7 +86,7 @@ rule table:
         "Write the table {wildcards.table}"
     shell:
         "python scripts/table.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --output-prefix {params.prefix} > {log} 2>&1"
+        " --agreement {input.agreement} --dataset-report {input.datasets} --output-prefix {params.prefix} > {log} 2>&1"
 
 
 rule claims:
@@ -81,7 +94,12 @@ rule claims:
         claims="claims.yaml",
         metrics=rules.collect.output.metrics,
         scores=rules.collect.output.scores,
-        code=["scripts/claims.py", "scripts/untaxed/claims.py"],
+        code=[
+            "scripts/claims.py",
+            "scripts/untaxed/claims.py",
+            "scripts/untaxed/metrics.py",
+            "scripts/untaxed/statistics.py",
+        ],
     output:
         verdicts=f"{RESULTS}/claims.json",
         markdown=f"{RESULTS}/claims.md",

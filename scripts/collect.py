@@ -5,7 +5,6 @@ python scripts/collect.py --run results/laptop/runs/a results/laptop/runs/b --ou
 """
 
 import argparse
-from pathlib import Path
 
 from untaxed.command import run_command
 
@@ -18,15 +17,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--items", required=True, help="item scores, Parquet")
     options = parser.parse_args(arguments)
 
-    from untaxed.metrics import collect
+    from untaxed.metrics import collect, read_run_folders
     from untaxed.records import UserError
 
     folders = list(options.run)
     if options.runs_file:
-        try:
-            folders += [line.strip() for line in Path(options.runs_file).read_text(encoding="utf-8").splitlines() if line.strip()]
-        except OSError as error:
-            raise UserError(f"{options.runs_file}: {error.strerror}; give a file with one run folder a line") from None
+        folders += read_run_folders(options.runs_file)
     if not folders:
         raise UserError("--run: no run folder given; name at least one")
     rows = collect(folders, options.output, options.items)

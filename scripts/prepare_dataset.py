@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> None:
     against = [row for path in options.against for row in read_jsonl(path)]
     rows, removed = prepare_against(spec, folders, against)
     write_jsonl(options.output, rows)
-    write_json(options.report, describe(rows, removed))
+    report = describe(rows, removed)
+    write_json(options.report, report | {"removed": report["removed"] | {"against": names}})
     print(f"{len(rows)} rows, {len(removed)} removed as contaminated")
 
 

@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> None:
         "--refine-report", nargs="*", default=[], help="report of each refinement, in a folder <dataset>/<model>/<refinement>"
     )
     parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
+    parser.add_argument("--dataset-report", nargs="*", default=[], help="report of each dataset, in a folder <dataset>")
     parser.add_argument("--output-prefix", required=True, help="path of the outputs without .csv, .md")
     options = parser.parse_args(arguments)
 
@@ -31,7 +32,8 @@ def main(arguments: list[str]) -> None:
     refined = [read_json(path) | {"name": " / ".join(Path(path).parent.parts[-3:])} for path in options.refine_report]
     agreements = [read_json(path) for path in options.agreement]
     results = read_results(options.metrics, options.items)
-    inputs = Inputs(options.spec, results, refine_reports=refined, agreements=agreements)
+    datasets = [read_json(path) | {"name": Path(path).parent.name} for path in options.dataset_report]
+    inputs = Inputs(options.spec, results, refine_reports=refined, agreements=agreements, dataset_reports=datasets)
     write_table(inputs, f"{options.output_prefix}.csv", f"{options.output_prefix}.md")
 
 

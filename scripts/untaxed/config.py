@@ -853,14 +853,21 @@ class Study:
         return paths
 
     @cached_property
-    def assets_needed(self) -> list[str]:
-        """Every asset that the selected experiments, benchmarks, judges and measures use."""
-        config, names, datasets = self.config, {self.config.shift.encoder}, set()
+    def datasets_needed(self) -> list[str]:
+        """Every dataset that the selected experiments and benchmarks use, and those that they are cleaned against."""
+        datasets = {self.config.benchmarks[name].dataset for name in self.config.study.suite}
         for spec in self.trained.values():
             datasets |= {spec["dataset"], *(part["dataset"] for part in spec["mix"])}
-        datasets |= {config.benchmarks[name].dataset for name in config.study.suite}
-        datasets |= {other for name in datasets for other in config.datasets[name].decontaminate_against}
-        names |= {asset for name in datasets for asset in config.datasets[name].assets}
+        return sorted(datasets | {other for name in datasets for other in self.config.datasets[name].decontaminate_against})
+
+    def dataset_reports(self) -> list[str]:
+        return [f"{self.results}/datasets/{name}/report.json" for name in self.datasets_needed]
+
+    @cached_property
+    def assets_needed(self) -> list[str]:
+        """Every asset that the selected experiments, benchmarks, judges and measures use."""
+        config, names = self.config, {self.config.shift.encoder}
+        names |= {asset for name in self.datasets_needed for asset in config.datasets[name].assets}
         models = {spec["model"] for spec in self.specs.values()} | {config.judges[name].model for name in config.study.judges}
         for model in models - {None}:
             current: str | None = model

@@ -54,7 +54,7 @@ class Inputs:
     refine_reports: list[dict] = field(default_factory=list)
     manifests: list[dict] = field(default_factory=list)
     agreements: list[dict] = field(default_factory=list)
-    claims: list[dict] = field(default_factory=list)
+    dataset_reports: list[dict] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,14 @@ def _training(run: dict, folder: Path) -> list[dict]:
 # ---- the two files --------------------------------------------------------------------------------------------------------------------
 
 
+def read_run_folders(path: Path | str) -> list[Path]:
+    """Run folders from a text file with one a line. Raises UserError when it cannot be read."""
+    try:
+        return [Path(line.strip()) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a file with one run folder a line") from None
+
+
 def collect(folders: Sequence[Path | str], metrics_path: Path | str, items_path: Path | str) -> int:
     """Write metrics.csv and items.parquet of the run folders, whatever their order, and return the number of metrics rows."""
     import polars

@@ -103,11 +103,26 @@ def judges(inputs: Inputs) -> list[dict[str, Any]]:
     ]
 
 
+def data(inputs: Inputs) -> list[dict[str, Any]]:
+    """Each dataset: its rows, and how many rows were removed because they hold a prompt of which other datasets."""
+    return [
+        {
+            "dataset": report["name"],
+            "rows": report["rows"],
+            "harmful": report["harmful"],
+            "removed as contaminated": report["removed"]["count"],
+            "removed against": ", ".join(report["removed"].get("against", ["not recorded"])) or "–",
+        }
+        for report in sorted(inputs.dataset_reports, key=lambda report: report["name"])
+    ]
+
+
 TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
     "main_results": main_results,
     "activation": activation,
     "refinement": refinement,
     "judges": judges,
+    "data": data,
 }
 
 

@@ -13,6 +13,10 @@ AGREEMENTS = [
     {"judge": "string_match", "dataset": "d", "n": 50, "accuracy": 0.8, "accuracy_ci": [0.67, 0.89], "kappa": 0.5, "unparseable_rate": 0.1}
 ]
 REPORTS = [{"name": "direct / tiny / dgr", "pieces": {"reasoning": {"ok": 6, "empty": 4}, "answer": {"not-refined": 10}}}]
+DATASETS = [
+    {"name": "train", "rows": 90, "harmful": 90, "removed": {"count": 10, "ids": [], "against": ["jbb", "xstest"]}},
+    {"name": "jbb", "rows": 100, "harmful": 100, "removed": {"count": 0, "ids": [], "against": []}},
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +53,18 @@ def test_a_cell_without_an_interval_has_no_bracket():
     assert (cell(Estimate(0.5, 0.25, 0.75, 4)), cell(Estimate(0.5, None, None, 1)), cell(None)) == ("50.0 [25.0, 75.0]", "50.0", "–")
 
 
+def test_the_data_table_says_what_was_removed_against_what(known):
+    rows = TABLES["data"](Inputs({}, known, dataset_reports=DATASETS))
+    assert [(row["dataset"], row["removed as contaminated"], row["removed against"]) for row in rows] == [
+        ("jbb", 0, "–"),
+        ("train", 10, "jbb, xstest"),
+    ]
+
+
 @pytest.mark.parametrize("kind", TABLES)
 def test_both_forms_have_the_same_rows(known, tmp_path, kind):
     spec = {"table": kind, "caption": "A caption.", "select": {"source": "direct"}}
-    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS), tmp_path / "t.csv", tmp_path / "t.md")
+    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS), tmp_path / "t.csv", tmp_path / "t.md")
     assert len(list(csv.reader((tmp_path / "t.csv").open()))) == count + 1
     assert len([line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("| ")]) == count + 1
 
