@@ -34,5 +34,6 @@ rule all:
         [f"{RESULTS}/tables/{name}.csv" for name in STUDY.config.study.tables],
         rules.claims.output,
         STUDY.agreements(),
+        STUDY.measured(),  # or a run's lost files would not be missed once the metrics are there
     message:
         "Figures, tables and claims of the study are in place"

@@ -48,7 +48,7 @@ def start(copy) -> subprocess.Popen:
 
 
 def until(process: subprocess.Popen, happens: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 500
+    deadline = time.monotonic() + 1200
     while not happens():
         assert process.poll() is None, f"the study ended before: {what}\n{process.stderr.read()}"
         assert time.monotonic() < deadline, f"never happened: {what}"

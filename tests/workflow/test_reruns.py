@@ -45,7 +45,8 @@ def kept(path: Path):
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path)
         copy.replace(path)
 
 
@@ -103,13 +104,10 @@ def test_a_changed_prompt_refines_again_and_trains_what_is_refined(finished):
     assert planned == {"": collecting(finished) | {refine}, **whole_chain(DGR)}
 
 
-def test_a_lost_checkpoint_is_made_again_when_something_needs_it(finished):
-    folder = finished / f"results/smoke/runs/{BENIGN}"
-    with kept(folder / "checkpoint") as checkpoint:
-        shutil.rmtree(checkpoint)
-        assert finished.planned() == {}  # everything that is made from it is there
-        assert chain(finished.planned("checkpoints"))["Train"] == {BENIGN}
-        with kept(folder / "samples.jsonl") as samples:
-            samples.unlink()
-            planned = chain(finished.planned("--forcerun", "collect"))
-    assert planned == {"": collecting(finished), **{stage: runs for stage, runs in whole_chain({BENIGN}).items() if stage != "Draw"}}
+@pytest.mark.parametrize(
+    ("lost", "again"), [("checkpoint", ("Train", "Evaluate", "Judge", "Measure")), ("samples.jsonl", ("Evaluate", "Judge", "Measure"))]
+)
+def test_what_a_run_lost_is_made_again_with_what_follows(finished, lost, again):
+    with kept(finished / f"results/smoke/runs/{BENIGN}" / lost) as path:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert chain(finished.planned()) == {"": collecting(finished), **{key: {BENIGN} for key in again}}
