@@ -118,7 +118,8 @@ def read_run(folder: Path, run: dict[str, Any], given: Mapping[str, Sequence[str
         harmful[benchmark, name] = bool(sample["harmful"])
         samples[benchmark, bool(sample["harmful"])] += 1
         if sample.get("correct") is not None:
-            correct[benchmark][name].append(float(sample["correct"]))
+            item = re.sub(r"#\d+$", "", name)  # repeated draws of one item (`id#k`) are one item: pass@1 is their mean
+            correct[benchmark][item].append(float(sample["correct"]))
     summaries = [(benchmark, "reasoning", "", "accuracy", correct[benchmark]) for benchmark in sorted(correct)]
     for path in sorted((folder / "verdicts").glob("*.jsonl")):
         summaries += _judged(path, harmful, samples, given.get(path.stem, ()))

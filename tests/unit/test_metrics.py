@@ -152,3 +152,11 @@ def test_a_mean_uses_the_benchmarks_that_all_runs_share(tmp_path):
     assert accuracy.benchmarks == ["chains", "sums"]
     assert all(len(scores) == 2 * ITEMS for scores in accuracy.scores.values())
     assert all(len(group) == 2 for fields, group in by_setting(results, results.runs).items() if fields[2] != "none")
+
+
+def test_four_draws_of_one_problem_are_one_item_with_their_mean(tmp_path):
+    write_yaml(tmp_path / "r" / "run.yaml", SPEC)
+    draws = [{"benchmark": "aime24", "id": f"a#{k}", "harmful": False, "correct": value} for k, value in enumerate([1.0, 0.0, 0.0, 0.0])]
+    write_jsonl(tmp_path / "r" / "samples.jsonl", draws)
+    row = metrics_of(tmp_path, tmp_path / "r")["accuracy"]
+    assert (row["value"], row["n_items"]) == (0.25, 1)
