@@ -39,7 +39,7 @@ rule figure:
         spec=lambda wildcards: json.dumps(STUDY.figure_spec(wildcards.figure)),
         caption=lambda wildcards: STUDY.config.figures[wildcards.figure].caption,
         prefix=f"{STUDY.figures}/{{figure}}",
-        study=STUDY.name,
+        study=lambda wildcards: STUDY.name,
     message:
         "Draw {wildcards.figure}"
     shell:
@@ -119,7 +119,7 @@ rule claims:
         mem_mb=2000,
         runtime=15,
     params:
-        study=STUDY.name,
+        study=lambda wildcards: STUDY.name,
     message:
         "Judge every claim of the papers on this study's data"
     shell:
