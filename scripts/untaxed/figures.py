@@ -443,7 +443,7 @@ def refinement_outcomes(inputs: Inputs) -> Drawing:
         for piece, reasons in sorted(report["pieces"].items(), reverse=True)
         if sum(reasons.values())
     ]
-    figure, grid = panels(1, 1, 6.0, 1.2 + 0.42 * max(2, len(bars_of)))
+    figure, grid = panels(1, 1, 10.0, 1.2 + 0.42 * max(2, len(bars_of)))
     axes = grid[0][0]
     data: list[dict] = []
     if not bars_of:

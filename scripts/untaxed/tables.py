@@ -4,14 +4,14 @@ Rates are in percent; a cell with an interval reads `mean [low, high]`, drawn ov
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from untaxed.figures import Inputs, bases_of, chosen_runs, estimate
-from untaxed.metrics import Results, by_setting, measure
+from untaxed.metrics import Results, base_of, by_setting, measure
 from untaxed.records import UserError, atomic_path, write_text
-from untaxed.statistics import Estimate, hierarchical_mean
+from untaxed.statistics import Estimate, hierarchical_mean, paired_bootstrap
 
 RATES = ("accuracy", "refusal_rate", "harmful_score", "strongreject", "over_refusal")
 
@@ -33,12 +33,16 @@ def _over_seeds(values: list[float]) -> Estimate | None:
     return hierarchical_mean([{"": value} for value in values])
 
 
+def _tax(results: Results, scores: Mapping[str, Mapping], members: list[str]) -> Estimate | None:
+    """Accuracy of the base model minus that of the runs, item by item; None for the base itself."""
+    bases = {base: scores[base] for run in members if (base := base_of(results, run)) in scores and base != run}
+    return paired_bootstrap(bases, {run: scores[run] for run in members}) if bases else None
+
+
 def _rows(results: Results, runs: list[str], judge: str | None, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
     """A record per setting, the base model first: rates with intervals, tax and shift where asked, and how many runs and items."""
     measures = {metric: measure(results, metric, runs, judge if metric != "accuracy" else None) for metric in metrics if metric in RATES}
     plain = {metric: measure(results, metric, runs) for metric in metrics if metric not in RATES}
-    trained = [run for run in runs if results.runs[run]["method"] != "none"]
-    tax = measure(results, "safety_tax", trained)
     records = []
     groups = by_setting(results, runs).values()
     for members in sorted(groups, key=lambda each: (results.runs[each[0]]["method"] != "none", repr(each))):
@@ -49,7 +53,7 @@ def _rows(results: Results, runs: list[str], judge: str | None, metrics: tuple[s
             record[metric] = cell(point)
             if metric == "accuracy":
                 record["accuracy_items"] = point.n if point else 0
-                record["safety_tax"] = cell(_over_seeds([tax.values[run] for run in members if run in tax.values]))
+                record["safety_tax"] = cell(_tax(results, measured.scores, members))
         for metric, measured in plain.items():
             record[metric] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1, 3)
         records.append(record)
