@@ -188,7 +188,7 @@ class Agreement(Strict):
 
 
 class Shift(Strict):
-    """Distribution shift between base and run: encoder asset, prompts compared, and the benchmark whose generations give the KL."""
+    """Distribution shift between base and run: encoder asset, benchmarks compared, the one whose generations give the KL, items of each."""
 
     encoder: str
     benchmarks: Words
@@ -773,6 +773,7 @@ class Study:
         return {
             "thinking": entry.thinking.model_dump(),
             "similarity_benchmarks": shift.benchmarks,
+            "similarity_limit": shift.limit,
             "kl_benchmarks": [shift.kl_benchmark],
             "kl_limit": shift.limit,
             "max_length": self.runs[run]["trainer"]["max_length"],

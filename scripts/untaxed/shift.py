@@ -226,9 +226,14 @@ def kl_divergence(tuned, base, sequences: Sequence[tuple[list[int], int]], token
 def choose(samples: Iterable[dict], benchmarks: Sequence[str], limit: int | None, seed: int) -> list[dict]:
     """A seeded draw of `limit` samples of the benchmarks, in file order."""
     found = [sample for sample in samples if sample["benchmark"] in benchmarks]
+    return draw_of(found, limit, f"kl-{seed}")
+
+
+def draw_of(found: list, limit: int | None, seed: str) -> list:
+    """A seeded draw of `limit` entries in their order; all of them without a limit."""
     if limit is None or limit >= len(found):
         return found
-    return [found[index] for index in sorted(random.Random(f"kl-{seed}").sample(range(len(found)), limit))]
+    return [found[index] for index in sorted(random.Random(seed).sample(range(len(found)), limit))]
 
 
 def measure_shift(
@@ -244,8 +249,9 @@ def measure_shift(
 ) -> dict:
     """The record of shift.json. Each model is loaded once.
 
-    `spec`: thinking {open, close}; similarity_benchmarks (none: all that both have); kl_benchmarks; kl_limit (items); kl_max_tokens (of
-    each generation); max_length (of a training row); dtype; tokens_per_batch; seed. Only `thinking` and `kl_benchmarks` must be there.
+    `spec`: thinking {open, close}; similarity_benchmarks (none: all that both have); similarity_limit (pairs); kl_benchmarks; kl_limit
+    (items); kl_max_tokens (of each generation); max_length (of a training row); dtype; tokens_per_batch; seed. Only `thinking` and
+    `kl_benchmarks` must be there.
     """
     import torch
     from transformers import AutoTokenizer
@@ -257,6 +263,7 @@ def measure_shift(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     seed, dtype, size = spec.get("seed", 0), spec.get("dtype", "float32"), spec.get("tokens_per_batch", TOKENS_PER_BATCH)
     pairs = paired_outputs(read_jsonl(base_samples), read_jsonl(samples), spec.get("similarity_benchmarks"))
+    pairs = draw_of(pairs, spec.get("similarity_limit"), f"similarity-{seed}")
     alike = similarity(pairs, encoder, device, seed)
     tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
     targets = tokenize(list(read_jsonl(train)), tokenizer, ThinkingFormat(**spec["thinking"]), spec.get("max_length", WHOLE))
