@@ -74,7 +74,8 @@ def embed(texts: Sequence[str], folder: Path | str, device: str = "cpu", batch_s
     longest = json.loads(limits.read_text())["max_seq_length"] if limits.is_file() else tokenizer.model_max_length
     model = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().to(device)
     # A tokenizer cuts at its limit anyway, and cutting first spares it the rest of a long trace: a token is seldom over 32 characters.
-    distinct = sorted({text[: 32 * longest] for text in texts}, key=len)
+    # Equal lengths are put in the order of their letters: a set's order changes from process to process, and with it the batches.
+    distinct = sorted({text[: 32 * longest] for text in texts}, key=lambda text: (len(text), text))
     rows: dict[str, np.ndarray] = {}
     with torch.inference_mode():
         for start in range(0, len(distinct), batch_size):
