@@ -1,7 +1,8 @@
 """Attention over packed rows on a CPU: each row attends to itself alone, and padding exists nowhere but inside the attention.
 
 PyTorch's fused CPU attention walks the whole block-diagonal mask of a packed batch; its backward pass took 32 % of a
-training step of SmolLM2-135M in a profile (685 tokens, one thread, a busy machine). Rows of a laptop study are short, so one small batched product per layer is cheaper.
+training step of SmolLM2-135M in a profile (685 tokens, one thread, a busy machine). Rows of a laptop study are
+short, so one small batched product per layer is cheaper.
 """
 
 NAME = "packed_rows"
