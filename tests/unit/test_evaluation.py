@@ -1,5 +1,6 @@
 """Facts about evaluation: what the task files score on worked cases, and what a sample keeps of a generation."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -212,15 +213,21 @@ def test_the_cache_never_answers_a_repeat(canned, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def generated(folder, tmp_path_factory) -> dict[int, list[dict]]:
-    """Samples of the random model with batches of one and of eight."""
+def suite(tmp_path_factory) -> tuple[dict[str, Path], dict]:
+    """Rows of two benchmarks, and the spec that reads them."""
     path = tmp_path_factory.mktemp("rows")
     rows = [{**item, "prompt": item["prompt"][: 1 + index]} for index, item in enumerate(chains({"rows": 9, "steps": 3}))]
     write_jsonl(path / "chains.jsonl", rows)
     write_jsonl(path / "requests.jsonl", [row("a"), row("b")])
-    suite = spec(chains=benchmark("organism.yaml"), requests=benchmark("prompt.yaml"))
     files = {"chains": path / "chains.jsonl", "requests": path / "requests.jsonl"}
-    return {size: evaluate(folder, files, {**suite, "batch_size": size})[0] for size in (1, 8)}
+    return files, spec(chains=benchmark("organism.yaml"), requests=benchmark("prompt.yaml"))
+
+
+@pytest.fixture(scope="module")
+def generated(folder, suite) -> dict[int, list[dict]]:
+    """Samples of the random model with batches of one and of eight."""
+    files, settings = suite
+    return {size: evaluate(folder, files, {**settings, "batch_size": size})[0] for size in (1, 8)}
 
 
 def test_a_suite_gives_one_sample_a_row_in_order(generated):
@@ -245,6 +252,21 @@ def test_samples_are_what_greedy_decoding_of_the_chat_prompt_gives(generated, fo
         assert sample["generation"] == tokenizer.decode(output, skip_special_tokens=True)
         hidden = set(tokenizer.all_special_ids).intersection(output.tolist())  # a random model says them; they are not in the text
         assert hidden or sample["finish"] == "length"
+
+
+def test_vllm_gives_the_samples_that_transformers_gives(generated, folder, suite, monkeypatch):
+    pytest.importorskip("vllm")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # a second process would load torch again
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    files, settings = suite
+    options = {"enforce_eager": True, "max_num_seqs": 8, "disable_log_stats": True}
+    found, _ = evaluate(folder, files, {**settings, "engine": "vllm", "vllm": options})
+    hidden = "|".join(map(re.escape, build_tokenizer().all_special_tokens))  # vLLM shows them, transformers does not
+    assert [(s["benchmark"], s["id"], s["prompt"], s["target"]) for s in found] == [
+        (s["benchmark"], s["id"], s["prompt"], s["target"]) for s in generated[8]
+    ]
+    assert [re.sub(hidden, "", s["generation"]) for s in found] == [s["generation"] for s in generated[8]]
 
 
 def test_markers_that_are_special_tokens_stay_in_the_text(folder):

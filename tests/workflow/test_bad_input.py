@@ -84,3 +84,37 @@ def test_the_budget_names_the_file_that_is_broken(text: str | None, said: str, r
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {overlay}: {said}")
     assert len(result.stderr.splitlines()) == 1
+
+
+# What is wrong with the study's file: (its text, what the launcher says)
+FILES = {
+    "broken YAML": ("study: [\n  x", "studies/smoke.yaml: not YAML (line 2)"),
+    "no file": (None, "studies/smoke.yaml: no such file"),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(repository):
+    """A copy whose files these tests may break."""
+    return repository("broken")
+
+
+def start(copy, *arguments: str) -> subprocess.CompletedProcess:
+    command = [str(copy / ".venv/bin/python"), "untaxed", "--plain", *arguments]
+    return subprocess.run(command, cwd=copy.folder, env=copy.environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("wrong", FILES)
+def test_the_launcher_says_one_line_and_ends_with_1(wrong: str, copy) -> None:
+    text, said = FILES[wrong]
+    file = copy / "studies/smoke.yaml"
+    whole = file.read_text()
+    file.unlink() if text is None else file.write_text(text)
+    try:
+        result = start(copy, "smoke", "--cores", "1")
+    finally:
+        file.write_text(whole)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {copy / said}")
+    assert len(result.stderr.splitlines()) == 1

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,11 +49,30 @@ def kept(path: Path):
         copy.replace(path)
 
 
-def test_a_second_run_does_nothing(finished):
-    started = time.monotonic()
+def made(finished) -> dict[str, tuple[int, int]]:
+    """Every file that the study made, with its time and size."""
+    folders = (finished / "results", finished / "paper_figures")
+    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(finished.folder)): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def test_a_second_run_does_nothing_and_leaves_every_file_as_it_was(finished):
+    before = made(finished)
     result = finished.snakemake()
+    assert result.returncode == 0
     assert "Nothing to be done" in result.stdout + result.stderr
-    assert time.monotonic() - started < 30
+    assert made(finished) == before
+    assert len(before) > 100
+
+
+def test_a_second_run_of_the_launcher_says_0_jobs_and_writes_its_report_only(finished):
+    before = made(finished)
+    code, said = finished.finish()
+    assert code == 0, said
+    assert re.search(r"^smoke done in .*, 0 jobs$", said, flags=re.MULTILINE), said
+    after = made(finished)
+    assert set(after) == set(before)
+    assert {path for path in after if after[path] != before[path]} <= {"results/smoke/report.html"}
 
 
 def test_another_learning_rate_runs_what_it_trains_again_and_no_more(finished):

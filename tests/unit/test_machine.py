@@ -1,0 +1,72 @@
+"""What a machine offers a job: threads, an engine, a GPU that the planner may ask for, and no network."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from untaxed import machine
+
+HUB = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@pytest.fixture
+def threads():
+    """Torch's threads, put back as they were."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch
+    torch.set_num_threads(before)
+
+
+def test_torch_gets_the_threads_of_the_job(threads, monkeypatch):
+    threads.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    machine.use_threads()
+    assert threads.get_num_threads() == 3
+
+
+def test_without_a_number_torch_keeps_its_threads(threads, monkeypatch):
+    threads.set_num_threads(2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    machine.use_threads()
+    assert threads.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("cuda", "engine"), [(True, "vllm"), (False, "transformers")])
+def test_auto_is_vllm_on_a_gpu_and_transformers_on_a_cpu(cuda, engine, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert machine.pick_engine("auto") == engine
+
+
+@pytest.mark.parametrize("engine", ["vllm", "transformers", "openai", "magic", None])
+def test_an_engine_that_is_named_stays_whatever_the_machine_has(engine):
+    assert machine.pick_engine(engine) == engine
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "found"),
+    [(True, None, True), (True, "0,1", True), (True, "", False), (False, None, False), (False, "0", False)],
+)
+def test_a_gpu_is_there_when_its_device_is_and_is_not_hidden(device, visible, found, monkeypatch):
+    monkeypatch.setattr(machine.os.path, "exists", lambda path: device and path == "/dev/nvidia0")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.has_gpu() is found
+
+
+def test_offline_switches_every_hub_off(monkeypatch):
+    for name in HUB:
+        monkeypatch.setenv(name, "0")
+    machine.offline()
+    assert {os.environ[name] for name in HUB} == {"1"}
+
+
+def test_the_planner_does_not_pay_for_torch(root):
+    code = "import sys; from untaxed.machine import has_gpu, pick_engine; has_gpu(); pick_engine('vllm'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root / "scripts", check=False).returncode == 0
