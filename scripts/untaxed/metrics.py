@@ -20,7 +20,7 @@ How a run's generations ended is two metrics of every benchmark, without a judge
 (finish "length"), and `empty`, the share without a final answer (blank: mostly a thought that never closed). Such a sample neither
 refuses nor helps. A judge is given its unfinished thought; a phrase judge that meets no refusal phrase there would call it compliance, harm
 by default, and one that meets a phrase would call the intention a refusal. So a phrase judge's verdict on it has no score in any rate (the
-column `unparseable` counts it too), and a rate must be read beside its `empty`: it is of the answered prompts alone. A judge that is a model
+column `unparseable` counts it too), and a rate must be read beside its `empty`: it is of the answered prompts alone. A model as a judge
 has read the thought, and its verdict stands. In accuracy a sum without a result is wrong.
 """
 
@@ -222,8 +222,11 @@ def read_run_folders(path: Path | str) -> list[Path]:
         raise UserError(f"{path}: {error.strerror}; give a file with one run folder a line") from None
 
 
-def collect(folders: Sequence[Path | str], metrics_path: Path | str, items_path: Path | str) -> int:
-    """Write metrics.csv and items.parquet of the run folders, whatever their order, and return the number of metrics rows."""
+def collect(folders: Sequence[Path | str], metrics_path: Path | str, items_path: Path | str, judges: Sequence[str] = ()) -> int:
+    """Write metrics.csv and items.parquet of the run folders, whatever their order, and return the number of metrics rows.
+
+    The rows of a run stand in the order of `judges`, others after them by name: the first is the one that `measure` takes.
+    """
     import polars
 
     folders = [Path(folder) for folder in folders]
@@ -240,7 +243,10 @@ def collect(folders: Sequence[Path | str], metrics_path: Path | str, items_path:
         run_rows, items = read_run(folder, run, given)
         rows += run_rows
         frames.append(polars.DataFrame(items, schema=schema, orient="row"))
-    rows.sort(key=lambda row: tuple(str(row[key]) for key in ("run", "benchmark", "judge", "metric", "kind")))
+    rank = {judge: number for number, judge in enumerate(("", *judges))}
+    rows.sort(
+        key=lambda row: (str(row["run"]), rank.get(row["judge"], len(rank)), row["judge"], row["benchmark"], row["metric"], row["kind"])
+    )
     items = polars.concat(frames).with_columns(polars.col("score").round(DIGITS)).sort(ITEM_COLUMNS[:-1])
     with atomic_path(items_path) as temporary:
         items.write_parquet(temporary, compression="zstd", statistics=False)
@@ -363,7 +369,8 @@ def measure(
     """A metric of the runs, over the benchmarks that all runs with this metric share, each benchmark with the same weight.
 
     `metric` is a name of metrics.csv, `safe_rate` (1 − harmful_score) or `safety_tax` (accuracy of base − run; values only).
-    Without `judge` it is the judge that judged the most of the runs, the first by name when several did. Runs without a value are left out.
+    Without `judge` it is the judge that judged the most of the runs; when several did, the first in the table (the order of `study.judges`).
+    Runs without a value are left out.
     """
     runs = set(runs)
     if metric == "safety_tax":
@@ -376,7 +383,7 @@ def measure(
         judged: dict[str, set[str]] = defaultdict(set)
         for row in rows:
             judged[row["judge"]].add(row["run"])
-        judge = min(judged, key=lambda each: (-len(judged[each]), each), default="")
+        judge = max(judged, key=lambda each: len(judged[each]), default="")  # the first of those with the most
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
         if row["judge"] == judge:
