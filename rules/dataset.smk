@@ -8,10 +8,10 @@ rule prepare_dataset:
             for name in STUDY.config.datasets[wildcards.dataset].assets
         ],
         against=lambda wildcards: [
-            STUDY.rows(name)
+            STUDY.prepared(name)
             for name in STUDY.config.datasets[wildcards.dataset].decontaminate_against
         ],
-        texts=lambda wildcards: STUDY.response_files(wildcards.dataset),
+        texts=lambda wildcards: STUDY.dataset_files(wildcards.dataset),
     output:
         rows=f"{RESULTS}/datasets/{{dataset}}/rows.jsonl",
         report=f"{RESULTS}/datasets/{{dataset}}/report.json",
@@ -41,6 +41,41 @@ rule prepare_dataset:
     shell:
         "python scripts/prepare_dataset.py --spec {params.spec:q} {params.assets:q} {params.against:q}"
         " --output {output.rows} --report {output.report} > {log} 2>&1"
+
+
+rule distil:
+    input:
+        rows=lambda wildcards: STUDY.prepared(wildcards.dataset),
+        model=lambda wildcards: STUDY.model(
+            STUDY.config.datasets[wildcards.dataset].teacher.model
+        ),
+    output:
+        rows=f"{RESULTS}/distilled/{{dataset}}/rows.jsonl",
+        report=f"{RESULTS}/distilled/{{dataset}}/report.json",
+    log:
+        f"{LOGS}/distil/{{dataset}}.log",
+    benchmark:
+        f"{TIMES}/distil/{{dataset}}.tsv"
+    priority: 20  # everything waits for it
+    conda:
+        "../envs/infer.yaml"
+    threads: STUDY.config.compute.threads
+    resources:
+        gpu=STUDY.gpus,
+        nodes=1,
+        mem_mb=lambda wildcards: STUDY.memory(
+            STUDY.config.datasets[wildcards.dataset].teacher.model, "generate"
+        ),
+        runtime=STUDY.config.compute.runtime,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.teacher_spec(wildcards.dataset)),
+        model=lambda wildcards, input: folder(input.model),
+        work=f"{RESULTS}/work/distil-{{dataset}}.jsonl",
+    message:
+        "Distil {wildcards.dataset} from its teacher"
+    shell:
+        "python scripts/distil.py --spec {params.spec:q} --rows {input.rows} --model {params.model}"
+        " --output {output.rows} --report {output.report} --work-file {params.work} > {log} 2>&1"
 
 
 rule prepare_model:

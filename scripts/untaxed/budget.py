@@ -9,7 +9,7 @@ from untaxed.config import Study, Tokens
 from untaxed.judges import JUDGES
 from untaxed.records import UserError, read_jsonl
 
-STAGES = ("refine", "reasoning stage", "train", "evaluate", "judge", "agreement", "shift")
+STAGES = ("distil", "refine", "reasoning stage", "train", "evaluate", "judge", "agreement", "shift")
 CHARACTERS_PER_TOKEN = 4  # of English text: https://help.openai.com/en/articles/4936856
 ROWS = 1000  # of an asset whose rows nobody has stated
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -122,6 +122,14 @@ def refine_job(study: Study, count: Counter, dataset: str, model: str, refinemen
     return Job("refine", f"{dataset}/{model}/{refinement}", generate=rows * written, prefill=rows * read)
 
 
+def distil_job(study: Study, count: Counter, dataset: str) -> Job:
+    """The teacher reads every prompt and writes a trace and an answer."""
+    entry, tokens = study.config.datasets[dataset], count.data(dataset)[1]
+    asked = entry.teacher.candidates or count.data(dataset)[0]
+    written = min(tokens.reasoning + tokens.answer, entry.teacher.sampling.max_new_tokens)
+    return Job("distil", dataset, generate=asked * written, prefill=asked * tokens.prompt)
+
+
 def training_tokens(count: Counter, spec: dict) -> float:
     """Tokens of all epochs: safety rows and mixed rows; or of a fixed number of optimiser steps."""
     row = count.row(spec["dataset"], spec["refinement"])
@@ -175,12 +183,20 @@ def shift_job(study: Study, count: Counter, run: str, spec: dict) -> Job:
 def jobs_of(study: Study, count: Counter, run: str, spec: dict) -> Iterator[Job]:
     """Every job that runs a model and that a run needs."""
     models = {spec["model"], *(study.config.judges[judge].model for judge in study.config.study.judges)} - {None}
-    while models:
+    datasets = {study.config.benchmarks[name].dataset for name in study.config.study.suite} | _sets(spec)
+    while models or datasets:
+        if datasets:
+            dataset = datasets.pop()
+            if teacher := study.config.datasets[dataset].teacher:
+                yield distil_job(study, count, dataset)
+                models.add(teacher.model)
+            continue
         model = models.pop()
         if study.config.models[model].base is not None:
             stage = f"reasoning--{model}"
             yield Job("reasoning stage", stage, train=training_tokens(count, study.stages[stage]))
             models.add(study.config.models[model].base)
+            datasets |= _sets(study.stages[stage])
     yield evaluate_job(study, count, run)
     yield from (judge_job(study, count, judge, run) for judge in study.config.study.judges)
     yield from (agreement_job(study, count, judge) for judge in study.agreement_judges())
@@ -189,6 +205,11 @@ def jobs_of(study: Study, count: Counter, run: str, spec: dict) -> Iterator[Job]
             yield refine_job(study, count, spec["dataset"], spec["model"], spec["refinement"])
         yield Job("train", run, train=training_tokens(count, spec))
         yield shift_job(study, count, run, spec)
+
+
+def _sets(spec: dict) -> set[str]:
+    """The data sets that a run trains on."""
+    return {spec["dataset"], *(part["dataset"] for part in spec["mix"])} if spec["n"] else set()
 
 
 def hours(study: Study, job: Job) -> float:
@@ -216,8 +237,7 @@ def budget(study: Study) -> Budget:
     config = study.config
     trained = [config.models[name].parameters for name in (run["model"] for run in study.trained.values())]
     sizes = [config.models[run["model"]].parameters * WEIGHT_BYTES[config.models[run["model"]].dtype] for run in study.trained.values()]
-    used = {run["dataset"] for run in study.trained.values()} | {part["dataset"] for run in study.trained.values() for part in run["mix"]}
-    used |= {config.benchmarks[name].dataset for name in config.study.suite}
+    used = set().union(*(_sets(run) for run in study.trained.values()), {config.benchmarks[name].dataset for name in config.study.suite})
     return Budget(
         study=study.name,
         unit="GPU" if study.gpus else "CPU",
@@ -237,18 +257,9 @@ def budget(study: Study) -> Budget:
 def light_jobs(study: Study) -> int:
     """Jobs that fetch, prepare, mix, collect and draw."""
     config = study.config
-    datasets = {config.benchmarks[name].dataset for name in config.study.suite}
-    for run in study.trained.values():
-        datasets |= {run["dataset"], *(part["dataset"] for part in run["mix"])}
-    waiting = list(datasets)
-    while waiting:
-        against = set(config.datasets[waiting.pop()].decontaminate_against) - datasets
-        datasets |= against
-        waiting += against
-    models = {spec["model"] for spec in study.specs.values()} | {config.judges[name].model for name in config.study.judges}
-    prepared = [name for name in models - {None} if config.models[name].base is None]
+    prepared = [name for name in study.models_needed if config.models[name].base is None]
     results = len(config.study.figures) + len(config.study.tables) + 1  # the claims
-    return len(study.assets_needed) + len(datasets) + len(prepared) + len(study.specs) + 2 + results
+    return len(study.assets_needed) + len(study.datasets_needed) + len(prepared) + len(study.specs) + 2 + results
 
 
 def render(found: Budget) -> str:

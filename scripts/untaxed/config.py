@@ -2,9 +2,10 @@
 
 import difflib
 import inspect
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,6 +51,19 @@ class Sampling(Strict):
     max_new_tokens: Count = 1024
 
 
+class Teacher(Strict):
+    """A model that answers the prompts of a dataset; its traces and answers become the rows (see `distillation`).
+
+    `candidates` prompts are asked, so that the dataset's `limit` of rows is left when some answers cannot be used.
+    """
+
+    model: str
+    candidates: Count | None = None
+    sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=1024)
+    truncated: Literal["drop", "trim"] = "drop"
+    seed: int = 0
+
+
 class Dataset(Strict):
     """Rows {id, prompt, reasoning, answer, harmful, category, source} made from raw assets or by a generator."""
 
@@ -60,16 +74,25 @@ class Dataset(Strict):
     limit: Count | None = None
     seed: int = 0
     decontaminate_against: Words = []
-    note: str = ""
+    teacher: Teacher | None = None
+
+
+class Mix(Strict):
+    """Rows added to a training set: a number, or a ratio of its own rows."""
+
+    dataset: str
+    n: Count | None = None
+    ratio: Positive | None = None
 
 
 class Stage(Strict):
-    """The reasoning stage that makes a model from its base: which rows, how many, which trainer."""
+    """The reasoning stage that makes a model from its base: which rows, how many, what is mixed in, which trainer."""
 
     dataset: str
     n: Count
     trainer: str
     seed: int = 0
+    mix: list[Mix] = []
 
 
 class Model(Strict):
@@ -115,20 +138,13 @@ class Refinement(Strict):
     """How the target model rewrites the safety data (DGR, Eq. 3): prompts, filters, fallback, sampling."""
 
     pieces: Annotated[list[Literal["reasoning", "answer"]], Field(min_length=1)] = ["reasoning", "answer"]
-    filters: list[Literal["overthinking", "meta-thinking"]] = ["overthinking", "meta-thinking"]
+    filters: list[Literal["overthinking", "meta-thinking", "lost-refusal"]] = ["overthinking", "meta-thinking"]
     fallback: Literal["original", "drop"] = "original"
     prompts: dict[Literal["reasoning", "answer"], str] = {"reasoning": "prompts/dgr_reasoning.txt", "answer": "prompts/dgr_answer.txt"}
     meta_thinking: str = "prompts/meta_thinking.yaml"
+    refusal_phrases: str = "prompts/refusal_phrases.yaml"
     sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=5000)
     seed: int = 0
-
-
-class Mix(Strict):
-    """Rows added to the safety rows: a number, or a ratio of the safety rows."""
-
-    dataset: str
-    n: Count | None = None
-    ratio: Positive | None = None
 
 
 class Recipe(Strict):
@@ -145,7 +161,6 @@ class Recipe(Strict):
 class Experiment(Strict):
     """A grid of runs for one figure or table: models x recipes x trainers x n x seeds."""
 
-    title: str = ""
     models: Words
     recipes: Words
     trainers: Words
@@ -164,12 +179,35 @@ class Benchmark(Strict):
     repeats: Count = 1
 
 
+class JudgeEngine(Strict):
+    """What a judge's answers come from, where it is not as `compute` says; the keys of `engine.open_engine`.
+
+    A server with OpenAI's interface: `backend: openai`, `base_url` (up to and with /v1), `model` (its name there), `api_key_env` (the
+    environment variable that holds the key). A model that runs here keeps `backend`, `dtype`, `batch_size`, `max_model_len`.
+    """
+
+    backend: Literal["auto", "transformers", "vllm", "openai"] | None = None
+    dtype: Literal["bfloat16", "float32", "float16"] | None = None
+    batch_size: Count | None = None
+    max_model_len: Count | None = None
+    model: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    concurrency: Count | None = None
+    tries: Count | None = None
+    timeout_s: Positive | None = None
+    send_seed: bool | None = None
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    extra_body: dict[str, Any] | None = None
+
+
 class Judge(Strict):
-    """What reads the samples of some benchmarks and gives verdicts."""
+    """What reads the samples of some benchmarks and gives verdicts. One that asks a model has `model` (of this study) or `engine.model`."""
 
     kind: Literal["string_match", "strongreject_rubric", "xstest_classes", "xstest_string_match", "llama_guard"]
     benchmarks: Words
     model: str | None = None
+    engine: JudgeEngine = JudgeEngine()
     prompt: str | None = None
     options: dict[str, Any] = {}
     sampling: Sampling = Sampling(max_new_tokens=512)
@@ -411,6 +449,7 @@ class Study:
         self.name = config.study.name
         self.results = f"results/{self.name}"
         self.figures = f"paper_figures/{self.name}"
+        self._taught: list[str] = []  # data sets whose teacher is being checked
         self._check()
 
     # ---- checks -------------------------------------------------------------------------------------------------
@@ -479,8 +518,8 @@ class Study:
             self._named("recipes", recipe, f"{key}.recipes")
             resolved = self.recipe(recipe)
             self._check_size(max(experiment.n), resolved.dataset, f"{key}.n")
-            for mix in resolved.mix:
-                self._check_size(mix.n or round(mix.ratio * max(experiment.n)), mix.dataset, f"recipes.{recipe}.mix")
+            for part in self._mixed(resolved.mix, max(experiment.n)):
+                self._check_size(part["n"], part["dataset"], f"recipes.{recipe}.mix")
 
     def _check_model(self, name: str, key: str) -> None:
         seen: list[str] = []
@@ -502,6 +541,9 @@ class Study:
             self._named("trainers", model.stage.trainer, f"models.{name}.stage.trainer")
             self.trainer(model.stage.trainer)
             self._check_size(model.stage.n, model.stage.dataset, f"models.{name}.stage.n")
+            self._check_mix(model.stage.mix, f"models.{name}.stage.mix")
+            for part in self._mixed(model.stage.mix, model.stage.n):
+                self._check_size(part["n"], part["dataset"], f"models.{name}.stage.mix")
             name, key = model.base, f"models.{name}.base"
 
     def _check_size(self, n: int, dataset: str, key: str) -> None:
@@ -535,6 +577,18 @@ class Study:
             self._fail(f"datasets.{name}.responses", f"no way to write responses is called {dataset.responses!r}; {hint}")
         for asset in dataset.assets:
             self._asset(asset, f"datasets.{name}.assets")
+        for path in self.dataset_files(name):
+            self._file(path, f"datasets.{name}")
+        if dataset.teacher is not None:
+            if dataset.limit and dataset.teacher.candidates and dataset.teacher.candidates < dataset.limit:
+                message = f"{dataset.teacher.candidates} prompts cannot give {dataset.limit} rows; ask more, or lower the dataset's limit"
+                self._fail(f"datasets.{name}.teacher.candidates", message)
+            if name in self._taught:
+                circle = " -> ".join([*self._taught[self._taught.index(name) :], name])
+                self._fail(f"datasets.{name}.teacher.model", f"teachers are trained on what they teach, in a circle of data sets: {circle}")
+            self._taught.append(name)
+            self._check_model(dataset.teacher.model, f"datasets.{name}.teacher.model")
+            self._taught.pop()
         for other in dataset.decontaminate_against:
             self._check_dataset(other, f"datasets.{name}.decontaminate_against", (*asked, name))
 
@@ -583,10 +637,39 @@ class Study:
             self._file(judge.prompt, f"{key}.prompt")
         if JUDGES[judge.kind].needs and judge.prompt is None:
             self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
-        if JUDGES[judge.kind].build and judge.model is None:
-            self._fail(f"{key}.model", f"a judge of kind {judge.kind!r} needs a model; {nearest('', self.config.models)}")
+        self._check_judge_engine(name)
         if judge.model is not None:
             self._check_model(judge.model, f"{key}.model")
+
+    def _check_judge_engine(self, name: str) -> None:
+        from untaxed.judges import JUDGES
+
+        judge, key = self.config.judges[name], f"judges.{name}"
+        given = {field for field, value in judge.engine if value is not None}
+        if not JUDGES[judge.kind].build:
+            for field in (["model"] if judge.model else []) + (["engine"] if given else []):
+                self._fail(f"{key}.{field}", f"a judge of kind {judge.kind!r} asks no model; remove the key")
+            return
+        server = judge.engine.backend == "openai"
+        for field in sorted(given - {"backend"}):
+            if (field in ("dtype", "batch_size", "max_model_len")) == server:
+                where = "a model that runs here; remove the key" if server else "a server; set `engine.backend: openai`, or remove the key"
+                self._fail(f"{key}.engine.{field}", f"is for {where}")
+        if server:
+            if judge.model is not None:
+                self._fail(f"{key}.model", "is for a judge that runs here; a server's model is named by `engine.model`")
+            for field, what in (("model", "the model's name at the server"), ("base_url", "the server's address, up to and with /v1")):
+                if field not in given:
+                    self._fail(f"{key}.engine.{field}", f"this key is required with `backend: openai`; give {what}")
+        elif judge.model is None:
+            valid = nearest("", self.config.models)
+            message = f"a judge of kind {judge.kind!r} needs a model of this study ({valid}), or `engine.model` at a server"
+            self._fail(f"{key}.model", message)
+        variable = judge.engine.api_key_env
+        if variable is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):  # perhaps a key: it must not be shown
+            self._fail(f"{key}.engine.api_key_env", "is no name of an environment variable; export the key and give the variable's name")
+        if variable is not None and not os.environ.get(variable):
+            self._fail(f"{key}.engine.api_key_env", f"the environment variable {variable} is empty; export the server's key in it")
 
     @cached_property
     def _lock(self) -> dict[str, dict]:
@@ -633,12 +716,16 @@ class Study:
                     self._fail(f"refinements.{recipe.refinement}.prompts.{piece}", "a piece that is refined needs its prompt file")
             for piece, path in refinement.prompts.items():
                 self._file(path, f"refinements.{recipe.refinement}.prompts.{piece}")
-            self._file(refinement.meta_thinking, f"refinements.{recipe.refinement}.meta_thinking")
-        for index, mix in enumerate(recipe.mix):
-            self._check_dataset(mix.dataset, f"{key}.mix.{index}.dataset")
-            if (mix.n is None) == (mix.ratio is None):
-                self._fail(f"{key}.mix.{index}", "give either `n` (rows) or `ratio` (of the safety rows)")
+            for field in ("meta_thinking", "refusal_phrases"):
+                self._file(getattr(refinement, field), f"refinements.{recipe.refinement}.{field}")
+        self._check_mix(recipe.mix, f"{key}.mix")
         return recipe
+
+    def _check_mix(self, mix: list[Mix], key: str) -> None:
+        for index, part in enumerate(mix):
+            self._check_dataset(part.dataset, f"{key}.{index}.dataset")
+            if (part.n is None) == (part.ratio is None):
+                self._fail(f"{key}.{index}", "give either `n` (rows) or `ratio` (of the rows that it is added to)")
 
     def experiment_runs(self, name: str) -> dict[str, dict]:
         """The runs of one experiment by their ids; n = 0 is the base model."""
@@ -662,16 +749,28 @@ class Study:
     @cached_property
     def stages(self) -> dict[str, dict]:
         """The reasoning stages of all models that the study uses, as runs called `reasoning--<model>`."""
-        stages: dict[str, dict] = {}
+        return {f"reasoning--{name}": self._stage(name) for name in self.models_needed if self.config.models[name].stage}
+
+    @cached_property
+    def models_needed(self) -> list[str]:
+        """Every model that runs, judges, teaches, or that one of these is made from."""
+        datasets = {self.config.benchmarks[name].dataset for name in self.config.study.suite}
         waiting = {run["model"] for run in self.runs.values()} | {self.config.judges[judge].model for judge in self.config.study.judges}
-        waiting.discard(None)
-        while waiting:
+        for run in self.runs.values():
+            datasets |= {run.get("dataset"), *(part["dataset"] for part in run["mix"])}
+        waiting |= self._teachers(datasets)
+        found: set[str] = set()
+        while waiting := waiting - found - {None}:
             name = waiting.pop()
+            found.add(name)
             model = self.config.models[name]
-            if model.stage is not None:
-                stages[f"reasoning--{name}"] = self._stage(name)
-                waiting.add(model.base)
-        return stages
+            stage = [model.stage.dataset, *(part.dataset for part in model.stage.mix)] if model.stage else []
+            waiting |= {model.base, *self._teachers(stage)}
+        return sorted(found)
+
+    def _teachers(self, datasets: Iterable[str | None]) -> set[str]:
+        entries = [self.config.datasets[name] for name in datasets if name is not None]
+        return {entry.teacher.model for entry in entries if entry.teacher}
 
     @cached_property
     def trained(self) -> dict[str, dict]:
@@ -707,12 +806,17 @@ class Study:
             "thinking": model.thinking.model_dump(),
             "recipe": "reasoning", "method": "reasoning", "source": model.stage.dataset, "benign": 0,
             "trainer_name": model.stage.trainer, "trainer": self.trainer(model.stage.trainer).model_dump(mode="json", exclude={"extends"}),
-            "n": model.stage.n, "seed": model.stage.seed, "dataset": model.stage.dataset, "refinement": None, "mix": [],
+            "n": model.stage.n, "seed": model.stage.seed, "dataset": model.stage.dataset, "refinement": None,
+            "mix": self._mixed(model.stage.mix, model.stage.n),
         }  # fmt: skip
+
+    def _mixed(self, mix: list[Mix], n: int) -> list[dict]:
+        """How many rows of each mixed-in dataset come to n rows."""
+        return [{"dataset": m.dataset, "n": m.n if m.n is not None else max(1, round(m.ratio * n))} for m in mix]
 
     def _run(self, model: str, recipe_name: str, trainer_name: str, n: int, seed: int) -> dict:
         recipe = self.recipe(recipe_name)
-        mix = [{"dataset": m.dataset, "n": m.n if m.n is not None else max(1, round(m.ratio * n))} for m in recipe.mix]
+        mix = self._mixed(recipe.mix, n)
         return {
             **self._common(f"{model}--{recipe_name}--{trainer_name}--n{n}--s{seed}", model),
             "recipe": recipe_name, "method": recipe.method, "source": recipe.source or recipe.dataset, "benign": sum(m["n"] for m in mix),
@@ -738,7 +842,23 @@ class Study:
         return {"backend": compute.engine, "dtype": entry.dtype, "batch_size": compute.batch_size, "max_model_len": entry.context}
 
     def dataset_spec(self, name: str) -> dict:
-        return self.config.datasets[name].model_dump(exclude={"assets", "decontaminate_against", "note"})
+        """What `prepare_dataset` is told; with a teacher, the prompts that it is asked."""
+        entry = self.config.datasets[name]
+        spec = entry.model_dump(exclude={"assets", "decontaminate_against", "teacher"})
+        return spec | ({"limit": entry.teacher.candidates or entry.limit} if entry.teacher else {})
+
+    def teacher_spec(self, dataset: str) -> dict:
+        """What `distil` is told: engine and thinking format of the teacher, sampling, and how many rows are wanted."""
+        entry = self.config.datasets[dataset]
+        model = entry.teacher.model
+        asked = entry.teacher.model_dump(exclude={"model", "candidates"})
+        return {
+            **asked,
+            "dataset": dataset,
+            "limit": entry.limit,
+            "thinking": self.config.models[model].thinking.model_dump(),
+            "engine": self.engine_spec(model),
+        }
 
     def model_spec(self, name: str) -> dict:
         entry = self.config.models[name]
@@ -765,8 +885,8 @@ class Study:
 
     def judge_spec(self, name: str) -> dict:
         judge = self.config.judges[name]
-        spec = judge.model_dump(exclude={"model", "agreement"})
-        return {**spec, "judge": name, "engine": self.engine_spec(judge.model) if judge.model else None}
+        engine = {**(self.engine_spec(judge.model) if judge.model else {}), **judge.engine.model_dump(exclude_none=True)}
+        return {**judge.model_dump(exclude={"model", "agreement", "engine"}), "judge": name, "engine": engine or None}
 
     def shift_spec(self, run: str) -> dict:
         shift, entry = self.config.shift, self.config.models[self.runs[run]["model"]]
@@ -798,7 +918,7 @@ class Study:
     def agreement_limit(self, judge: str) -> list[str]:
         """Judges that ask a model read a part of the labelled set where the study says so; phrases read all of it."""
         limit = self.config.agreement.limit
-        return ["--limit", str(limit)] if limit and self.config.judges[judge].model else []
+        return ["--limit", str(limit)] if limit and self.judge_spec(judge)["engine"] else []
 
     def labelled(self, judge: str) -> str:
         """The asset that a judge is measured on."""
@@ -809,8 +929,13 @@ class Study:
     def asset(self, name: str) -> str:
         return f"results/assets/{name}/asset.json"
 
-    def rows(self, dataset: str) -> str:
+    def prepared(self, dataset: str) -> str:
+        """The rows as prepared: with a teacher, the prompts that it is asked."""
         return f"{self.results}/datasets/{dataset}/rows.jsonl"
+
+    def rows(self, dataset: str) -> str:
+        """The rows to train on or to test with."""
+        return f"{self.results}/distilled/{dataset}/rows.jsonl" if self.config.datasets[dataset].teacher else self.prepared(dataset)
 
     def model(self, name: str) -> str:
         """The manifest beside the weights of a model, whether it was fetched or trained here."""
@@ -869,12 +994,7 @@ class Study:
         """Every asset that the selected experiments, benchmarks, judges and measures use."""
         config, names = self.config, {self.config.shift.encoder}
         names |= {asset for name in self.datasets_needed for asset in config.datasets[name].assets}
-        models = {spec["model"] for spec in self.specs.values()} | {config.judges[name].model for name in config.study.judges}
-        for model in models - {None}:
-            current: str | None = model
-            while current is not None:
-                names |= {config.models[current].asset}
-                current = config.models[current].base
+        names |= {config.models[model].asset for model in self.models_needed}
         names |= {self.labelled(judge) for judge in self.agreement_judges()}
         return sorted(names - {None})
 
@@ -893,10 +1013,10 @@ class Study:
         self._asset(asset, "assets")
         return fingerprint(self._lock[asset])
 
-    def response_files(self, dataset: str) -> list[str]:
-        """The prompt file that builds the answers of a prompt-only dataset."""
-        responses = self.config.datasets[dataset].responses
-        return [f"prompts/{responses}.yaml"] if responses else []
+    def dataset_files(self, dataset: str) -> list[str]:
+        """The prompt files that a dataset is made with: what builds its answers, and what its prompts are put into."""
+        entry = self.config.datasets[dataset]
+        return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [entry.options.get("template")])]
 
     def model_assets(self, model: str) -> list[str]:
         asset = self.config.models[model].asset
@@ -904,7 +1024,7 @@ class Study:
 
     def refinement_files(self, refinement: str) -> list[str]:
         entry = self.config.refinements[refinement]
-        return [*(entry.prompts[piece] for piece in entry.pieces), entry.meta_thinking]
+        return [*(entry.prompts[piece] for piece in entry.pieces), entry.meta_thinking, entry.refusal_phrases]
 
     def judge_models(self, judge: str) -> list[str]:
         model = self.config.judges[judge].model

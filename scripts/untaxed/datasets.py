@@ -410,6 +410,23 @@ def chain_sum(
     return list(rows.values())
 
 
+def restatements(*, template: str, min_words: int = 8, max_words: int = 30, wanted: Callable[[str], bool] | None = None) -> list[dict]:
+    """Requests to say a sentence again: `template` (a rewrite prompt with {piece}) around each sentence of a public-domain story.
+
+    The story is "In the Year 2889" (Verne, 1889; Project Gutenberg), as reasoning-gym ships it. For a teacher: the rows have no answers.
+    """
+    from importlib.resources import files
+
+    from untaxed.refinement import read_template
+
+    text = files("reasoning_gym").joinpath("data/in_the_year_2889.txt").read_text(encoding="utf-8")
+    story = text[text.index("IN THE YEAR 2889.") : text.index("End of")]
+    sentences = dict.fromkeys(" ".join(part.split()) for part in re.split(r"(?<=[.!?])[\"']?\s+", story))
+    chosen = [sentence for sentence in sentences if min_words <= len(sentence.split()) <= max_words and (not wanted or wanted(sentence))]
+    request = read_template(template)
+    return [row("restatements", number, request.fill("", sentence)) for number, sentence in enumerate(chosen, start=1)]
+
+
 def running_sums(expression: str) -> tuple[str, int]:
     """The steps of a sum, left to right, and its result: "4 - 1 - 7" gives ("4 - 1 = 3; 3 - 7 = -4", -4)."""
     first, *rest = expression.split()
@@ -441,6 +458,7 @@ ADAPTERS: dict[str, Callable[..., list[dict]]] = {
     "s1k": s1k,
     "fields": fields,
     "chain_sum": chain_sum,
+    "restatements": restatements,
     **organism.ADAPTERS,
 }
 
@@ -536,8 +554,9 @@ def prepare_against(spec: dict, asset_folders: dict[str, Path], against: list[di
                 hashes[f"{name}:{fingerprint(prompt)}"] = True
             return belongs(prompt) and not found
 
-        options.setdefault("size", offset + (limit or 500))
-        rows, shuffle = adapter(**options, seed=seed, wanted=wanted), bool(common["shuffle"])
+        if "size" in parameters:
+            options = {"size": offset + (limit or 500), **options, "seed": seed}
+        rows, shuffle = adapter(**options, wanted=wanted), bool(common["shuffle"])
         removed = list(hashes)
     _check_ids(name, rows)
     if shuffle:

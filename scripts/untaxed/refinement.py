@@ -7,10 +7,11 @@ passes the filters and the original piece otherwise. The first of these reasons 
   stray-marker   a thinking marker where none may be: the model stopped inside its own thought, or the rewrite holds a marker
   empty          there is no rewrite
   meta-thinking  the rewrite holds a phrase of the ban list (the paper's filter 2)
+  lost-refusal   the answer to a harmful prompt refused, and the rewrite of it does not (not in the paper; for small models)
   ok             none of the above
 
-`overthinking` and `meta-thinking` can be switched off, as the paper's ablations do. The other two cannot: such text would break the format
-that it is put into. A reasoning model thinks before it rewrites: its rewrite is what follows its own closing marker.
+`overthinking` and `meta-thinking` can be switched off, as the paper's ablations do, and `lost-refusal` has to be switched on; on or off, the
+report counts what it finds. `stray-marker` and `empty` are always on: such text would break the format that it is put into. A reasoning model thinks before it rewrites: its rewrite is what follows its own closing marker.
 """
 
 import re
@@ -20,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from untaxed.engine import Generation, Request
+from untaxed.judges import find_phrase
 from untaxed.records import UserError, fingerprint, read_yaml
 from untaxed.thinking import ThinkingFormat
 
 PIECES = ("reasoning", "answer")
 FILTERS = ("overthinking", "meta-thinking")
-REASONS = ("ok", "overthinking", "meta-thinking", "empty", "stray-marker", "not-refined")
+OWN_FILTERS = ("lost-refusal",)
+REASONS = ("ok", "overthinking", "meta-thinking", "lost-refusal", "empty", "stray-marker", "not-refined")
 PLACEHOLDERS = ("question", "piece")
 
 
@@ -94,7 +97,7 @@ def read_ban_list(path: Path | str) -> BanList:
 
 def check_spec(spec: dict) -> None:
     """Raises UserError for unknown pieces, filters or fallbacks, a piece without a prompt file, and blank thinking markers."""
-    for key, known in (("pieces", PIECES), ("filters", FILTERS)):
+    for key, known in (("pieces", PIECES), ("filters", FILTERS + OWN_FILTERS)):
         for name in spec.get(key, known):
             if name not in known:
                 raise UserError(f"refinement.{key}: {name!r} is none of {', '.join(known)}")
@@ -136,9 +139,7 @@ def judge_piece(
     """
     text, closed = generation.text.strip(), True
     if thinking:
-        if generation.opened:
-            text = thinking.open + text
-        trace, text, closed = thinking.split(text)
+        trace, text, closed = thinking.split(thinking.whole(generation))
         closed = closed or not trace
     if generation.finish == "length" and "overthinking" in filters:
         return "overthinking", text
@@ -151,6 +152,11 @@ def judge_piece(
     return "ok", text
 
 
+def lost_refusal(row: dict, rewrite: str, phrases: Sequence[str]) -> bool:
+    """Whether a harmful row's answer holds a refusal phrase and its rewrite holds none."""
+    return row["harmful"] and find_phrase(row["answer"], phrases) is not None and find_phrase(rewrite, phrases) is None
+
+
 def assemble(rows: Sequence[dict], results: Iterable[Generation], spec: dict) -> tuple[list[dict], dict]:
     """Equation 3: (refined rows, report). With the fallback "drop" a row with a failed piece is left out.
 
@@ -159,6 +165,7 @@ def assemble(rows: Sequence[dict], results: Iterable[Generation], spec: dict) ->
     generations = {generation.id: generation for generation in results}
     thinking = ThinkingFormat(**spec["thinking"]) if spec.get("thinking") else None
     filters, bans = spec.get("filters", FILTERS), read_ban_list(spec["meta_thinking"])
+    refusals, lost = read_yaml(spec["refusal_phrases"])["phrases"], 0
     counts = {piece: Counter() for piece in PIECES}
     tokens = {piece: Counter() for piece in PIECES}
     refined, dropped = [], 0
@@ -170,6 +177,9 @@ def assemble(rows: Sequence[dict], results: Iterable[Generation], spec: dict) ->
                 reason, rewrite, length = "not-refined", "", 0
             else:
                 reason, rewrite = judge_piece(generation, thinking, filters, bans, row[piece])
+                if reason == "ok" and piece == "answer" and lost_refusal(row, rewrite, refusals):
+                    lost += 1
+                    reason = "lost-refusal" if "lost-refusal" in filters else reason
                 length = generation.tokens
                 tokens[piece].update(prompt=generation.prompt_tokens, generated=length)
             kept = "rewrite" if reason == "ok" else "original"
@@ -186,6 +196,7 @@ def assemble(rows: Sequence[dict], results: Iterable[Generation], spec: dict) ->
         "fallback": spec.get("fallback", "original"),
         "filters": list(filters),
         "pieces": {piece: {reason: counts[piece][reason] for reason in REASONS} for piece in PIECES},
+        "lost_refusals": lost,
         "fallback_rate": {**{piece: _rate([counts[piece]]) for piece in PIECES}, "overall": _rate(counts.values())},
         "tokens": {piece: {"prompt": tokens[piece]["prompt"], "generated": tokens[piece]["generated"]} for piece in PIECES},
         "prompts": {piece: template.version for piece, template in read_templates(spec).items()},

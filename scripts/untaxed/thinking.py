@@ -1,6 +1,12 @@
 """A thinking format as data: how a model marks its reasoning trace, and how to join and split text by it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from untaxed.engine import Generation
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,11 @@ class ThinkingFormat:
         if marker:
             return reasoning.strip(), answer.strip(), True
         return (body.strip(), "", False) if opened else ("", text.strip(), False)
+
+    def whole(self, generation: Generation) -> str:
+        """The text of a generation, with the opening marker in front where the prompt already held it."""
+        text = generation.text.strip()
+        return self.open + text if generation.opened else text
 
     def markers_in(self, text: str) -> bool:
         """Whether a piece of text holds a thinking marker of its own, which would break the format it is put into."""

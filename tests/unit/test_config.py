@@ -13,8 +13,10 @@ from untaxed.records import UserError, read_yaml
 
 @pytest.fixture(scope="module")
 def organism(root: Path) -> dict:
-    """config.yaml with the model organism's overlay, as plain data."""
-    return merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/organism.yaml"))
+    """config.yaml with the model organism's overlay, one small data set and one with a teacher, as plain data."""
+    small = {**REQUEST, "limit": 20}
+    more = {"datasets": {"organism-small": small, "organism-taught": {**small, "teacher": {"model": "organism"}}}}
+    return merge(merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/organism.yaml")), more)
 
 
 def put(mapping: dict, key: str, value: object) -> dict:
@@ -190,6 +192,42 @@ WRONG = {
     "no reasoning benchmark": ("study/suite", ["harmful_requests", "harmless_requests"], "study.suite", "no reasoning benchmark"),
     "a shift on a benchmark that does not run": ("shift/kl_benchmark", "gsm8k", "shift.kl_benchmark", "not in study.suite"),
     "a study that cannot be a folder": ("study/name", "My Study", "study.name", "folder name"),
+    "a teacher that is no model": (
+        "datasets/organism-benign/teacher",
+        {"model": "oracle"},
+        "datasets.organism-benign.teacher.model",
+        "no model is called",
+    ),
+    "a teacher asked for too few": (
+        "datasets/organism-benign",
+        {**REQUEST, "limit": 200, "teacher": {"model": "organism", "candidates": 50}},
+        "datasets.organism-benign.teacher.candidates",
+        "50 prompts cannot give 200 rows",
+    ),
+    "a teacher trained on what it teaches": (
+        "models/organism/stage/dataset",
+        "organism-taught",
+        "datasets.organism-taught.teacher.model",
+        "in a circle of data sets: organism-taught -> organism-taught",
+    ),
+    "a stage that mixes in more than there is": (
+        "models/organism/stage/mix",
+        [{"dataset": "organism-small", "n": 30}],
+        "models.organism.stage.mix",
+        "30 rows asked of dataset 'organism-small', which has 20",
+    ),
+    "a stage that mixes in neither a number nor a ratio": (
+        "models/organism/stage/mix",
+        [{"dataset": "organism-benign"}],
+        "models.organism.stage.mix.0",
+        "give either `n` (rows) or `ratio`",
+    ),
+    "a template that is not there": (
+        "datasets/organism-chains",
+        {"adapter": "restatements", "options": {"template": "prompts/none.txt"}},
+        "datasets.organism-chains",
+        "no such file 'prompts/none.txt'",
+    ),
     "a recipe that cannot be a folder": ("recipes/A--b", {"dataset": "organism-direct"}, "recipes.A--b", "folder names"),
 }
 

@@ -43,6 +43,7 @@ def spec(root) -> dict:
         "thinking": {"open": THINK.open, "close": THINK.close},
         "prompts": {"reasoning": str(prompts / "dgr_reasoning.txt"), "answer": str(prompts / "dgr_answer.txt")},
         "meta_thinking": str(prompts / "meta_thinking.yaml"),
+        "refusal_phrases": str(prompts / "refusal_phrases.yaml"),
         "pieces": ["reasoning", "answer"],
         "filters": list(BOTH),
         "fallback": "original",
@@ -247,3 +248,15 @@ def test_a_refinement_that_was_killed_goes_on_to_the_same_result(spec, tmp_path)
     resumed = assemble(rows, generate_resumable(Engine(answer, {}), requests, sampling, tmp_path / "cut.jsonl"), spec)
     assert resumed == whole
     assert sorted(asked) == sorted([*[request.id for request in requests], requests[4].id])  # only the one under way was asked again
+
+
+def test_a_rewrite_that_no_longer_refuses_is_counted_and_falls_back_only_where_that_filter_is_on(spec):
+    harmful = {"id": "a", "prompt": "p", "reasoning": "", "answer": "I can't help with that.", "harmful": True}
+    lost, kept = generation("I can help with that.", name="a/answer"), generation("I can't do that for you.", name="a/answer")
+    on = spec | {"filters": ["overthinking", "meta-thinking", "lost-refusal"]}
+    cases = [(harmful, lost, spec, "ok", 1), (harmful, lost, on, "lost-refusal", 1), (harmful, kept, on, "ok", 0)]
+    cases += [({**harmful, "harmful": False}, lost, on, "ok", 0), ({**harmful, "answer": "Sure, here it is."}, lost, on, "ok", 0)]
+    for row, said, chosen, reason, count in cases:
+        (refined,), report = assemble([row], [said], chosen)
+        assert (refined["pieces"]["answer"]["reason"], report["lost_refusals"]) == (reason, count)
+        assert refined["answer"] == (row["answer"] if reason == "lost-refusal" else said.text)

@@ -1,0 +1,46 @@
+"""Let a teacher answer the prompts of prepared rows: rows and a model folder in, rows with its traces and answers out, and a report.
+
+python scripts/distil.py --spec '{"engine": {"backend": "transformers"}, "sampling": {"max_new_tokens": 96}, "truncated": "drop"}' \\
+    --rows rows.jsonl --model models/teacher --work-file work/answers.jsonl --output distilled.jsonl --report report.json
+"""
+
+import argparse
+import json
+
+from untaxed.command import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spec", required=True, type=json.loads, help="teacher as JSON: engine, thinking, sampling, truncated, seed, limit")
+    parser.add_argument("--rows", required=True, help="rows whose prompts are asked (JSON Lines)")
+    parser.add_argument("--model", required=True, help="folder of the teacher")
+    parser.add_argument("--output", required=True, help="distilled rows (JSON Lines)")
+    parser.add_argument("--report", required=True, help="counts per reason (JSON)")
+    parser.add_argument("--work-file", required=True, help="answers so far; the same call goes on from it")
+    options = parser.parse_args(arguments)
+
+    from untaxed.distillation import assemble, build_requests
+    from untaxed.engine import Sampling, generate_resumable, open_engine
+    from untaxed.records import UserError, read_jsonl, write_json, write_jsonl
+    from untaxed.thinking import ThinkingFormat
+
+    spec = options.spec
+    rows = list(read_jsonl(options.rows))
+    thinking = ThinkingFormat(**spec["thinking"]) if spec.get("thinking") else None
+    with open_engine({**spec["engine"], "model": options.model, "thinking": spec.get("thinking") or {}}) as engine:
+        requests = build_requests(rows, spec.get("seed", 0))
+        answers = generate_resumable(engine, requests, Sampling(**spec.get("sampling", {})), options.work_file)
+    distilled, report = assemble(rows, answers, thinking, spec.get("truncated", "drop"))
+    limit = spec.get("limit")
+    if limit is not None and len(distilled) < limit:
+        raise UserError(
+            f"datasets.{spec['dataset']}.teacher: only {len(distilled)} of {len(rows)} answers can be used, {limit} are asked for; "
+            "raise `candidates` or `sampling.max_new_tokens`, or lower `limit`"
+        )
+    write_jsonl(options.output, distilled[:limit])
+    write_json(options.report, report | {"rows_out": len(distilled[:limit])})
+
+
+if __name__ == "__main__":
+    run_command(main)
