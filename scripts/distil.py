@@ -12,7 +12,9 @@ from untaxed.command import run_command
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spec", required=True, type=json.loads, help="teacher as JSON: engine, thinking, sampling, truncated, seed, limit")
+    parser.add_argument(
+        "--spec", required=True, type=json.loads, help="teacher as JSON: engine, thinking, sampling, truncated, seed, limit"
+    )
     parser.add_argument("--rows", required=True, help="rows whose prompts are asked (JSON Lines)")
     parser.add_argument("--model", required=True, help="folder of the teacher")
     parser.add_argument("--output", required=True, help="distilled rows (JSON Lines)")

@@ -10,8 +10,9 @@ passes the filters and the original piece otherwise. The first of these reasons 
   lost-refusal   the answer to a harmful prompt refused, and the rewrite of it does not (not in the paper; for small models)
   ok             none of the above
 
-`overthinking` and `meta-thinking` can be switched off, as the paper's ablations do, and `lost-refusal` has to be switched on; on or off, the
-report counts what it finds. `stray-marker` and `empty` are always on: such text would break the format that it is put into. A reasoning model thinks before it rewrites: its rewrite is what follows its own closing marker.
+`overthinking` and `meta-thinking` can be switched off, as the paper's ablations do, and `lost-refusal` has to be switched on; on or
+off, the report counts what it finds. `stray-marker` and `empty` are always on: such text would break the format that it is put into.
+A reasoning model thinks before it rewrites: its rewrite is what follows its own closing marker.
 """
 
 import re

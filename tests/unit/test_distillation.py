@@ -1,7 +1,6 @@
 """Distillation: what becomes of a teacher's answer, and that its rows keep their questions."""
 
 import pytest
-
 from untaxed.distillation import assemble, build_requests, read_answer, whole_sentences
 from untaxed.engine import Generation
 from untaxed.thinking import ThinkingFormat
