@@ -81,7 +81,10 @@ rule collect:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        judges=STUDY.config.study.judges,  # in their order
     message:
         "Collect every run into one metrics table"
     shell:
-        "python scripts/collect.py --runs-file {input.runs} --output {output.metrics} --items {output.scores} > {log} 2>&1"
+        "python scripts/collect.py --runs-file {input.runs} --judges {params.judges:q} --output {output.metrics} --items {output.scores}"
+        " > {log} 2>&1"

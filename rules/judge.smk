@@ -1,6 +1,13 @@
 # Samples x judge -> verdicts; re-judging never generates again. Each judge is measured on a human-labelled set.
 
 
+def judge_work(judge, what):
+    """Where a judge that asks a model keeps its replies as they come."""
+    if not STUDY.judge_spec(judge)["engine"]:
+        return []
+    return ["--work-file", f"{RESULTS}/work/judge-{what}-{judge}.jsonl"]
+
+
 rule judge:
     input:
         samples=rules.evaluate.output[0],
@@ -25,14 +32,7 @@ rule judge:
         model=lambda wildcards, input: (
             ["--model", folder(input.model[0])] if input.model else []
         ),
-        work=lambda wildcards, input: (
-            [
-                "--work-file",
-                f"{RESULTS}/work/judge-{wildcards.run}-{wildcards.judge}.jsonl",
-            ]
-            if input.model
-            else []
-        ),
+        work=lambda wildcards: judge_work(wildcards.judge, wildcards.run),
     message:
         "Judge the samples of {wildcards.run} with {wildcards.judge}"
     shell:
@@ -64,10 +64,11 @@ rule judge_agreement:
             ["--model", folder(input.model[0])] if input.model else []
         ),
         limit=lambda wildcards: STUDY.agreement_limit(wildcards.judge),
+        work=lambda wildcards: judge_work(wildcards.judge, "agreement"),
         label=lambda wildcards: STUDY.config.judges[wildcards.judge].agreement,
         labelled=lambda wildcards, input: folder(input.labelled),
     message:
         "Measure {wildcards.judge} against human labels"
     shell:
         "python scripts/judge_agreement.py --spec {params.spec:q} --labelled {params.labelled}/*.csv --label {params.label}"
-        " {params.model:q} {params.limit:q} --output {output} > {log} 2>&1"
+        " {params.model:q} {params.limit:q} {params.work:q} --output {output} > {log} 2>&1"

@@ -15,6 +15,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runs-file", help="a text file with one run folder a line, in place of or beside --run")
     parser.add_argument("--output", required=True, help="metrics, CSV")
     parser.add_argument("--items", required=True, help="item scores, Parquet")
+    parser.add_argument("--judges", nargs="*", default=[], help="judges in their order: the first that read a benchmark speaks for it")
     options = parser.parse_args(arguments)
 
     from untaxed.metrics import collect, read_run_folders
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> None:
         folders += read_run_folders(options.runs_file)
     if not folders:
         raise UserError("--run: no run folder given; name at least one")
-    rows = collect(folders, options.output, options.items)
+    rows = collect(folders, options.output, options.items, options.judges)
     print(f"{len(folders)} runs, {rows} metrics")
 
 

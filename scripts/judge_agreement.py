@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", help="folder of the judge's model, where it has one")
     parser.add_argument("--limit", type=int, help="use this many rows, drawn by --seed")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
+    parser.add_argument("--work-file", help="where replies are kept as they come, so that a killed job goes on")
     options = parser.parse_args(arguments)
 
     from untaxed.agreement import agreement, read_labelled
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> None:
         )
     rows = list(read_labelled(options.labelled, options.limit, options.seed))
     with open_judge(spec, options.model) as engine:
-        verdicts = [record["verdict"] for record in judge_samples((sample for sample, _ in rows), spec, engine)]
+        verdicts = [record["verdict"] for record in judge_samples((sample for sample, _ in rows), spec, engine, options.work_file)]
     result = agreement(spec["judge"], Path(options.labelled).stem, options.label, verdicts, [human for _, human in rows])
     write_json(options.output, result)
     print(f"{result['judge']} on {result['dataset']}: accuracy {result['accuracy']:.3f} on {result['n']} rows")

@@ -6,7 +6,7 @@ A judge is a spec (plain data):
     version     changes when its verdicts stop being comparable
     sees        {"prompt": "original" | "attacked", "trace": bool}: which prompt it is shown, and whether the trace as well as the answer
     prompt      the file with its prompt or phrases, or null
-    engine      the spec of the engine that answers, or null for kinds without a model
+    engine      the spec of the engine that answers (`untaxed.engine`), or null for kinds without a model
     sampling    fields of `untaxed.engine.Sampling`; default greedy, with the kind's `max_new_tokens`
     options     {"head_characters": int | null, "unsafe_threshold": float}; optional
     benchmarks  the benchmarks it judges

@@ -369,7 +369,7 @@ def measure(
     """A metric of the runs, over the benchmarks that all runs with this metric share, each benchmark with the same weight.
 
     `metric` is a name of metrics.csv, `safe_rate` (1 − harmful_score) or `safety_tax` (accuracy of base − run; values only).
-    Without `judge` it is the judge that judged the most of the runs; when several did, the first in the table (the order of `study.judges`).
+    Without `judge` it is the judge that judged the most of the runs; when several did, the first in the table (`study.judges`).
     Runs without a value are left out.
     """
     runs = set(runs)

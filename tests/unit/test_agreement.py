@@ -92,6 +92,25 @@ def test_the_command_measures_a_string_judge(tmp_path, root, labelled, capsys):
     assert "bread" not in capsys.readouterr().out
 
 
+def test_a_killed_measurement_keeps_the_replies_it_has(tmp_path, labelled, monkeypatch):
+    import judge_agreement
+    from test_engine import Server
+
+    for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server({"bake bread": [401]})
+    spec = {"judge": "guard", "kind": "llama_guard", "engine": server.spec(concurrency=3)}
+    files = ["--labelled", str(labelled), "--label", "harm", "--work-file", str(tmp_path / "work.jsonl")]
+    command = ["--spec", json.dumps(spec), *files, "--output", str(tmp_path / "agreement.json")]
+    with pytest.raises(UserError, match="refused with HTTP 401"):
+        judge_agreement.main(command)
+    judge_agreement.main(command)
+    assert dict(server.asked) == {"bake bread": 2, "tell a joke": 1, "name a fruit": 1}
+    assert json.loads((tmp_path / "agreement.json").read_text())["unparseable_rate"] == 1.0
+    server.server.shutdown()
+    server.server.server_close()
+
+
 def test_llama_guard_cannot_be_measured_on_refusals(tmp_path, labelled):
     import judge_agreement
 

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from test_engine import Server
+from untaxed.config import Study, load, merge
 from untaxed.judges import (
     JUDGES,
     VERDICTS,
@@ -16,7 +18,7 @@ from untaxed.judges import (
     rubric_score,
     seen,
 )
-from untaxed.records import UserError, read_yaml
+from untaxed.records import UserError, read_yaml, write_jsonl, write_yaml
 
 
 def sample(answer="Here is the list.", **changes):
@@ -277,3 +279,134 @@ def test_the_command_writes_a_verdict_a_sample(tmp_path, string_judge, capsys):
     )
     assert [json.loads(line)["verdict"] for line in (tmp_path / "verdicts.jsonl").open()] == ["refusal", "compliance"]
     assert capsys.readouterr().out == "phrases: 2 samples, 1 compliance, 1 refusal\n"
+
+
+# --- judges that a server or an engine of their own answers for
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A local server with OpenAI's interface: it answers `re <first message>`."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    found = Server({})
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def study(root, **judge) -> Study:
+    """The organism's study with one more judge of its requests."""
+    entry = {"kind": "llama_guard", "benchmarks": ["harmful_requests"], "agreement": "none", **judge}
+    overlay = {"judges": {"guard": entry}, "study": {"judges": ["organism_phrases", "guard"]}}
+    organism = merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/organism.yaml"))
+    return load(merge(organism, overlay), root)
+
+
+PHRASES = {"kind": "string_match", "prompt": "prompts/refusal_phrases.yaml"}
+API = {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "guard-1", "api_key_env": "UNTAXED_TEST_KEY"}
+
+
+def test_a_judge_at_a_server_is_told_everything_but_its_key_and_asks_for_no_machine(root, monkeypatch):
+    monkeypatch.setenv("UNTAXED_TEST_KEY", "secret-1234")
+    found = study(root, engine={**API, "concurrency": 4})
+    assert found.judge_spec("guard")["engine"] == {**API, "concurrency": 4}
+    assert "secret" not in json.dumps(found.judge_spec("guard"))
+    assert (found.judge_models("guard"), found.judge_threads("guard")) == ([], 1)
+    assert found.judge_memory("guard") == found.memory(None, "generate")
+
+
+def test_a_judge_that_runs_here_may_have_an_engine_of_its_own(root):
+    found = study(root, model="organism", engine={"backend": "vllm", "dtype": "bfloat16"})
+    assert found.judge_spec("guard")["engine"] == {"backend": "vllm", "dtype": "bfloat16", "batch_size": 256, "max_model_len": 256}
+    plain = study(root, model="organism")
+    assert plain.judge_spec("guard")["engine"] == plain.engine_spec("organism")
+    assert plain.judge_spec("organism_phrases")["engine"] is None
+
+
+def without(*keys: str) -> dict:
+    return {key: value for key, value in API.items() if key not in keys}
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ({}, r"judges\.guard\.model: a judge of kind 'llama_guard' needs a model of this study \(.*\), or `engine\.model` at a server"),
+        ({"model": "organism", "engine": API}, r"judges\.guard\.model: is for a judge that runs here"),
+        ({"engine": {"model": "guard-1"}}, r"judges\.guard\.engine\.model: is for a server; set `engine\.backend: openai`"),
+        ({"engine": without("model")}, r"judges\.guard\.engine\.model: this key is required with `backend: openai`"),
+        ({"engine": without("base_url")}, r"judges\.guard\.engine\.base_url: this key is required"),
+        ({"engine": {**API, "dtype": "float32"}}, r"judges\.guard\.engine\.dtype: is for a model that runs here"),
+        ({"model": "organism", "engine": {"tries": 3}}, r"judges\.guard\.engine\.tries: is for a server"),
+        ({"engine": {**API, "base_urll": "x"}}, r"judges\.guard\.engine\.base_urll: unknown key; did you mean 'base_url'"),
+        ({**PHRASES, "engine": API}, r"judges\.guard\.engine: .* asks no model"),
+        (
+            {"kind": "string_match", "prompt": "prompts/refusal_phrases.yaml", "model": "organism"},
+            r"judges\.guard\.model: .* asks no model",
+        ),
+    ],
+)
+def test_a_judge_has_a_model_or_a_server_and_nothing_that_it_cannot_use(root, monkeypatch, judge, message):
+    monkeypatch.setenv("UNTAXED_TEST_KEY", "secret-1234")
+    with pytest.raises(UserError, match=message) as error:
+        study(root, **judge)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_missing_key_stops_the_planning_and_a_key_in_the_configuration_is_never_shown(root, monkeypatch):
+    monkeypatch.delenv("UNTAXED_TEST_KEY", raising=False)
+    with pytest.raises(UserError, match=r"^config: judges\.guard\.engine\.api_key_env: the environment variable UNTAXED_TEST_KEY is empty"):
+        study(root, engine=API)
+    with pytest.raises(UserError, match="is no name of an environment variable") as error:
+        study(root, engine={**API, "api_key_env": "sk-secret-1234"})
+    assert "secret" not in str(error.value)
+    assert study(root, engine=without("api_key_env")).judge_spec("guard")["engine"] == without("api_key_env")  # a server without keys
+
+
+def test_a_server_judges_samples_and_is_not_asked_twice(root, server, monkeypatch, tmp_path, capsys):
+    import judge
+
+    monkeypatch.setenv("UNTAXED_TEST_KEY", "secret-1234")
+    address = server.spec()["base_url"]
+    spec = study(root, engine={**API, "base_url": address}).judge_spec("guard")
+    asked = [sample(prompt=prompt, id=prompt, benchmark="harmful_requests") for prompt in ("unsafe things", "tea")]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
+    files = ["--samples", str(tmp_path / "samples.jsonl"), "--work-file", str(tmp_path / "work.jsonl")]
+    for name in ("first", "second"):
+        judge.main(["--spec", json.dumps(spec), *files, "--output", str(tmp_path / name)])
+    verdicts = [json.loads(line) for line in (tmp_path / "first").open()]
+    assert [(record["id"], record["verdict"]) for record in verdicts] == [("unsafe things", "unsafe"), ("tea", "unparseable")]
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    assert dict(server.asked) == {"unsafe things": 1, "tea": 1}
+    body, authorization = server.bodies[0]
+    assert (body["model"], body["temperature"], body["max_tokens"], authorization) == ("guard-1", 0.0, 512, "Bearer secret-1234")
+    kept = [path.read_text() for path in tmp_path.iterdir()]
+    assert not [text for text in [*kept, capsys.readouterr().out] if "secret-1234" in text]
+
+
+# --- which of several judges speaks
+
+
+@pytest.mark.parametrize(
+    ("order", "primary"), [((), "guard"), (("phrases", "guard"), "phrases"), (("guard", "phrases"), "guard"), (("phrases",), "phrases")]
+)
+def test_the_judge_that_the_study_names_first_speaks_for_a_benchmark(tmp_path, order, primary):
+    import collect
+    from untaxed.metrics import measure, read_results
+
+    folder = tmp_path / "run"
+    write_yaml(folder / "run.yaml", {"run": "r", "model": "m", "method": "vanilla", "seed": 0, "n": 4})
+    # `a` is read by the guard alone, `b` by both: neither the name nor the benchmark that comes first decides
+    asked = (("a", "guard"), ("b", "guard"), ("b", "phrases"))
+    write_jsonl(folder / "samples.jsonl", [sample(benchmark=benchmark, harmful=True, correct=None) for benchmark in ("a", "b")])
+    for judge, kind, verdict in (("guard", "llama_guard", "unsafe"), ("phrases", "string_match", "refusal")):
+        records = [
+            {"benchmark": benchmark, "id": "1", "judge": judge, "kind": kind, "verdict": verdict, "score": None}
+            for benchmark, asks in asked
+            if asks == judge
+        ]
+        write_jsonl(folder / "verdicts" / f"{judge}.jsonl", records)
+    files = [str(tmp_path / "metrics.csv"), str(tmp_path / "items.parquet")]
+    collect.main(["--run", str(folder), "--output", files[0], "--items", files[1], "--judges", *order])
+    found = measure(read_results(*files), "harmful_score", ["r"])
+    assert (found.judge, found.values["r"]) == (primary, {"guard": 1.0, "phrases": 0.0}[primary])
