@@ -7,11 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 PLAIN_INTERVAL = 2.0  # seconds between two lines where no terminal is
+HEARTBEAT = 60.0  # seconds after the last plain line until one says what still runs
+RECORDED = 3  # jobs that a rule's recorded time counts as beside those of this run
+GUESSED = 1  # the same for a time recorded in other studies
+TARGETS = ("all", "assets", "datasets", "checkpoints", "metrics", "figures")  # rules that only ask for files
+LEAST_BUSY = 0.5  # jobs side by side on average, at the least that is believed: Snakemake takes time between short ones
+REVISION = 10.0  # seconds in which the time left on a display may double or halve; between two plain lines it does so once at most
+SHOWN = 8  # running jobs
 TAIL = 15  # lines of a failed job's log
 
 RULE = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
@@ -54,7 +62,11 @@ class Study:
     running: dict[str, Job] = field(default_factory=dict)
     spent: dict[str, list[float]] = field(default_factory=dict)  # by rule
     failures: list[Failure] = field(default_factory=list)
-    history: dict[str, float] = field(default_factory=dict)  # seconds of a job by rule, from earlier runs
+    history: dict[str, float] = field(default_factory=dict)  # seconds of a job by rule, recorded for this study
+    guesses: dict[str, float] = field(default_factory=dict)  # the same from other studies
+    messages: dict[str, str] = field(default_factory=dict)  # pattern of a job's message -> rule; Snakemake names the rule when it ends
+    first: float | None = None  # when the first job started
+    said: tuple[float, float] | None = None  # the time left that was said, and when
     block: tuple[str, str] = ("", "")  # what the indented lines belong to: (kind, rule)
     job: str = ""
 
@@ -81,7 +93,8 @@ class Study:
         elif match := ERROR.match(line):
             self.block = ("error", match[1])
         elif match := MESSAGE.match(line):
-            self.running[match[1]] = Job(None, match[2], now)
+            rule = next((rule for pattern, rule in self.messages.items() if re.fullmatch(pattern, match[2])), None)
+            self.start(match[1], Job(rule, match[2], now))
         elif match := STEPS.match(line):
             self.total = int(match[2])  # grows when a checkpoint adds jobs
         elif match := FINISHED.match(line):
@@ -96,7 +109,7 @@ class Study:
         kind, rule = self.block
         if kind == "rule" and key == "jobid":
             self.job = value
-            self.running[value] = Job(rule, rule, now)
+            self.start(value, Job(rule, rule, now))
         elif kind == "rule" and key == "wildcards":
             self.running[self.job].text = f"{rule} {value}"
         elif kind == "error" and key == "jobid":
@@ -107,6 +120,10 @@ class Study:
             return self.failures[-1]
         return None
 
+    def start(self, number: str, job: Job) -> None:
+        self.running[number] = job
+        self.first = job.started if self.first is None else self.first
+
     @property
     def done(self) -> int:
         return self.finished.total()
@@ -115,58 +132,127 @@ class Study:
         """Jobs that have not finished, by rule."""
         return {rule: count - self.finished[rule] for rule, count in self.planned.items() if count > self.finished[rule]}
 
+    def mean(self, rule: str, now: float) -> float | None:
+        """Seconds of a job of this rule; None if nothing is known.
+
+        The recorded time counts as RECORDED jobs (GUESSED, if other studies gave it) beside those that have finished here, and
+        a running job counts from when it has run for longer than that, so the mean rises with it and not when it ends.
+        """
+        known, weight = (self.history.get(rule), RECORDED) if rule in self.history else (self.guesses.get(rule), GUESSED)
+        seen = self.spent.get(rule, [])
+        total, jobs = sum(seen), len(seen)
+        if known is not None:
+            total, jobs = total + weight * known, jobs + weight
+        for elapsed in sorted(now - job.started for job in self.running.values() if job.rule == rule):
+            if jobs and elapsed > total / jobs:
+                total, jobs = total + elapsed, jobs + 1
+        return total / jobs if jobs else None
+
     def seconds_left(self, now: float) -> float | None:
-        """Time to the end: the jobs left, each at its rule's mean time here or earlier, over the jobs side by side; None if unknown."""
-        seen = [seconds for spent in self.spent.values() for seconds in spent]
-        means = self.history | {rule: sum(spent) / len(spent) for rule, spent in self.spent.items()}
-        if not means:
+        """Time to the end: the jobs left, each at its rule's mean, over the jobs side by side. None while the time of a rule is unknown."""
+        left = self.left()
+        means = {rule: 0.0 if rule in TARGETS else self.mean(rule, now) for rule in left}
+        if not left or None in means.values() or self.first is None:
             return None
-        usual = sum(means.values()) / len(means)
-        work = sum(count * means.get(rule, usual) for rule, count in self.left().items())
-        busy = [(now - job.started, means.get(job.rule, usual)) for job in self.running.values()]
-        work -= sum(min(elapsed, mean) for elapsed, mean in busy)
-        elapsed = max(now - self.started, 0.001)
-        side_by_side = max(1.0, (sum(seen) + sum(elapsed for elapsed, _ in busy)) / elapsed)
-        return max(0.0, work / side_by_side)
+        busy = sum(now - job.started for job in self.running.values())
+        work = sum(count * means[rule] for rule, count in left.items())
+        work -= sum(min(now - job.started, means.get(job.rule, 0.0)) for job in self.running.values())
+        elapsed = now - self.first
+        side_by_side = (sum(map(sum, self.spent.values())) + busy) / elapsed if elapsed > 0 else len(self.running)
+        return max(0.0, work / max(side_by_side, LEAST_BUSY))
+
+    def say_left(self, now: float) -> float | None:
+        """The time left as a person is told it: beside counting down it at most doubles or halves from one time to the next."""
+        left = self.seconds_left(now)
+        if left is None:
+            self.said = None
+            return None
+        if self.said:
+            before, when = self.said
+            bound = 2 ** min(1.0, (now - when) / REVISION)
+            left = min(max(left, (before - (now - when)) / bound), max(before, 1.0) * bound)
+        self.said = (left, now)
+        return left
+
+
+def recorded_seconds(recorded: dict[str, dict[str, float]], study: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of a job by rule from the record of all studies (study -> rule -> seconds): this study's, and the means over the others."""
+    others: dict[str, list[float]] = {}
+    for name, seconds in recorded.items():
+        for rule, value in seconds.items() if name != study else ():
+            others.setdefault(rule, []).append(value)
+    return dict(recorded.get(study, {})), {rule: sum(values) / len(values) for rule, values in others.items()}
+
+
+def rule_messages(folder: Path) -> dict[str, str]:
+    """The patterns of the messages of the rules in a workflow's folder, with their rules; the longest, which say most, come first."""
+    found = {}
+    for file in [folder / "Snakefile", *sorted(folder.glob("rules/*.smk"))]:
+        rule = None
+        for line, after in pairwise([*last_lines(file, 10**6), ""]):
+            if match := re.match(r"(?:rule|checkpoint) (\w+):", line):
+                rule = match[1]
+            elif line.strip() == "message:" and rule and (message := re.fullmatch(r'"(.*)"', after.strip())):
+                found[re.sub(r"\\{.*?\\}", ".+", re.escape(message[1]))] = rule
+    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
 
 def follow_study(
     lines: Iterable[str],
     log: Path,
-    history: dict[str, float],
     plain: bool,
+    study: Study | None = None,
     stopping: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
+    heartbeat: float = HEARTBEAT,
 ) -> Study:
     """Show a study while its Snakemake writes `lines`; all of them go to `log`. Returns what was seen.
 
-    Jobs that end while the user stops the study are not shown as failures.
+    `study` holds what is known before. Jobs that end while the user stops the study are not shown as failures. Without a display a line
+    says what runs whenever none has been written for `heartbeat` seconds.
     """
-    study = Study(started=clock(), history=history)
+    study = study or Study(started=clock())
     log.parent.mkdir(parents=True, exist_ok=True)
     console = new_console(plain)
-    lock = Lock()  # rich draws in a thread of its own
-    said = clock() - PLAIN_INTERVAL
+    lock = Lock()  # the display and the heartbeat are threads of their own
+    told, said = clock(), clock() - PLAIN_INTERVAL  # any plain line, one on a finished job
+    ended = Event()
 
     def draw() -> Any:
         with lock:
             return draw_study(study, clock())
 
-    with log.open("a", encoding="utf-8") as file, nullcontext() if plain else live(console, draw):
-        for line in lines:
-            file.write(line)
-            file.flush()
-            now = clock()
+    def tell(line: str) -> None:
+        nonlocal told
+        told = clock()
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def beat() -> None:
+        while not ended.wait(min(heartbeat / 4, 1.0)):
             with lock:
-                event = study.read(line, now)
-            match event:
-                case Failure() as failure if not stopping():
-                    show_failure(failure, console)
-                case Job() as job if plain and now - said >= PLAIN_INTERVAL:
-                    said = now
-                    console.print(
-                        f"{study.done} of {study.total} done, {time_line(study, now)}: {job.text}", soft_wrap=True, highlight=False
-                    )
+                if study.running and clock() - told >= heartbeat:
+                    tell(heartbeat_line(study, clock()))
+
+    pulse = Thread(target=beat, daemon=True)
+    if plain:
+        pulse.start()
+    try:
+        with log.open("a", encoding="utf-8") as file, nullcontext() if plain else live(console, draw):
+            for line in lines:
+                file.write(line)
+                file.flush()
+                now = clock()
+                with lock:
+                    event = study.read(line, now)
+                    if isinstance(event, Job) and plain and now - said >= PLAIN_INTERVAL:
+                        said = now
+                        tell(f"{steps_line(study, now)}: {event.text}")
+                if isinstance(event, Failure) and not stopping():
+                    show_failure(event, console)
+    finally:
+        ended.set()
+        if plain:
+            pulse.join()
     for failure in study.failures:
         if failure.log is None and not stopping():
             show_failure(failure, console)
@@ -206,15 +292,34 @@ def draw_study(study: Study, now: float) -> Any:
         ProgressBar(total=study.total or None, completed=study.done, width=40, pulse=not study.total), steps, time_line(study, now)
     )
     jobs = Table.grid(padding=(0, 2))
-    for job in list(study.running.values())[:8]:
+    for job in list(study.running.values())[:SHOWN]:
         jobs.add_row("  running", Text(job.text), clock_text(now - job.started))
     left = ", ".join(f"{rule} {count}" for rule, count in study.left().items())
     return Group(head, jobs, Text(f"  left: {left}", style="dim") if left else Text(""))
 
 
+def steps_line(study: Study, now: float) -> str:
+    return f"{study.done} of {study.total} done, {time_line(study, now)}"
+
+
+def heartbeat_line(study: Study, now: float) -> str:
+    """How far the study is, and the jobs that run with the time since they started."""
+    jobs = [f"{job.text} ({clock_text(now - job.started)})" for job in study.running.values()]
+    more = f" and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
+    return f"{steps_line(study, now)}; running: {', '.join(jobs[:SHOWN])}{more}"
+
+
 def time_line(study: Study, now: float) -> str:
-    left = study.seconds_left(now)
-    return clock_text(now - study.started) + (f", about {clock_text(left)} left" if left is not None and study.left() else "")
+    """The time since the start, and the time left where there is ground for one and it is a second at least."""
+    left = study.say_left(now)
+    return clock_text(now - study.started) + (f", about {left_text(left)} left" if left is not None and left >= 1 else "")
+
+
+def left_text(seconds: float) -> str:
+    """`8 s`, `12 min` or `2:05 h`: an estimate has no seconds beside minutes."""
+    if seconds < 60:
+        return clock_text(seconds)
+    return f"{round(seconds / 60)} min" if seconds < 3570 else clock_text(60 * round(seconds / 60))
 
 
 def clock_text(seconds: float) -> str:

@@ -1,11 +1,30 @@
 """What a person sees of a run, from lines that Snakemake 9.27.1 and pytest 9.2 wrote."""
 
+import io
+import re
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from untaxed.progress import Failure, Study, clock_text, follow_study, follow_tests, last_lines
+from rich.console import Console
+from untaxed.progress import (
+    Failure,
+    Study,
+    clock_text,
+    draw_study,
+    follow_study,
+    follow_tests,
+    heartbeat_line,
+    last_lines,
+    left_text,
+    live,
+    recorded_seconds,
+    rule_messages,
+    time_line,
+)
 
 START = """\
 Building DAG of jobs...
@@ -92,20 +111,105 @@ def test_a_retried_job_runs_again_and_counts_once():
     assert (study.done, study.spent["eval"]) == (1, [2])
 
 
-def test_the_time_left_is_the_mean_of_each_rule_over_what_runs_side_by_side():
-    study = Study(started=0)
+def begun(history: dict[str, float] | None = None, guesses: dict[str, float] | None = None) -> Study:
+    """Two jobs of train, one of eval; the first train and the eval start at 0 s."""
+    study = Study(started=0, history=history or {}, guesses=guesses or {}, messages={"Train .+": "train"})
     read(study, START, 0)
-    assert study.seconds_left(0) is None
-    read(study, FINISHED, 10)
-    # Left: train 10 s, eval and all as long as the usual job, 10 s each; eval has run for its 10 s. Two ran side by side: (30 - 10) / 2.
-    assert study.seconds_left(10) == pytest.approx(10)
+    return study
 
 
-def test_earlier_runs_give_the_time_left_before_anything_has_finished():
-    study = Study(started=0, history={"train": 60, "eval": 30, "all": 0})
-    read(study, START, 0)
-    # 2 x 60 + 30 s of work; the two running jobs have used 10 s each and show that two run side by side: (150 - 20) / 2.
-    assert study.seconds_left(10) == pytest.approx(65)
+def test_no_time_left_is_said_while_the_time_of_a_rule_is_unknown():
+    study = begun(guesses={"train": 10})
+    assert study.seconds_left(10) is None
+    assert "left" not in time_line(study, 10)
+    read(study, "Finished jobid: 3 (Rule: eval)\n", 10)
+    assert "left" in time_line(study, 10)
+
+
+def test_recorded_times_give_the_time_left_before_anything_has_finished():
+    # 2 x 60 + 30 s of work; the two running jobs have done 10 s each, and two run side by side: (150 - 20) / 2.
+    assert begun(history={"train": 60, "eval": 30}).seconds_left(10) == pytest.approx(65)
+
+
+def test_the_time_of_a_rule_blends_what_was_recorded_with_what_is_seen():
+    study = begun(history={"train": 60, "eval": 30})
+    read(study, FINISHED, 20)
+    # The record counts as three jobs: (3 x 60 + 20) / 4 = 50. Left: one train and the last 10 s of eval, two side by side until now.
+    assert study.mean("train", 20) == pytest.approx(50)
+    assert study.seconds_left(20) == pytest.approx((50 + 10) / 2)
+
+
+def test_times_of_other_studies_count_as_one_job():
+    study = begun(guesses={"train": 60, "eval": 30})
+    read(study, FINISHED, 20)
+    assert study.mean("train", 20) == pytest.approx((60 + 20) / 2)
+
+
+def test_a_job_that_takes_longer_counts_while_it_runs():
+    study = begun(history={"train": 60, "eval": 30})
+    assert study.mean("train", 60) == 60
+    running = study.mean("train", 100)
+    assert running == pytest.approx((3 * 60 + 100) / 4)
+    read(study, FINISHED, 100)
+    assert study.mean("train", 100) == running  # no jump at its end
+
+
+def test_the_time_left_that_is_said_at_most_doubles_or_halves_from_line_to_line():
+    study = begun(guesses={"train": 2, "eval": 2})
+    said = [study.say_left(now) for now in range(1, 1000, 60)]
+    assert all(before / 2 - 60 <= after <= max(before, 1) * 2 for before, after in pairwise(said))
+    # the second train is left, and is thought as long as (2 + what the first took) / 2, which ran beside an eval all the time
+    assert study.seconds_left(961) == pytest.approx((2 + 961) / 2 / 2)
+    assert said[-1] > 200
+    read(study, FINISHED, 961)
+    study.history = {"train": 2}
+    assert study.say_left(962) >= (said[-1] - 1) / 2
+
+
+def test_what_is_recorded_of_a_study_and_the_means_over_the_others():
+    recorded = {"laptop": {"train": 60.0}, "smoke": {"train": 1.0, "mix": 2.0}, "organism": {"train": 3.0}}
+    assert recorded_seconds(recorded, "laptop") == ({"train": 60}, {"train": 2, "mix": 2})
+    assert recorded_seconds(recorded, "paper")[0] == {}
+
+
+def test_the_messages_of_this_workflow_tell_the_rule_of_a_running_job(root):
+    study = Study(started=0, messages=rule_messages(root))
+    told = ["Draw and mix the training set of a", "Draw shift_tax", "Train a--dgr", "Judge the samples of a with b", "Evaluate a"]
+    read(study, "".join(f"Job {number}: {message}\n" for number, message in enumerate(told)), 0)
+    assert [job.rule for job in study.running.values()] == ["mix", "figure", "train", "judge", "evaluate"]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (62, "1 min"), (719, "12 min"), (3590, "1:00 h"), (7500, "2:05 h")])
+def test_an_estimate_has_no_seconds_beside_minutes(seconds, text):
+    assert left_text(seconds) == text
+
+
+def test_a_heartbeat_says_what_runs_since_when_and_what_is_left():
+    study = begun(history={"train": 600, "eval": 300})
+    # 2 x 600 + 300 s less the 2 x 120 s done, over two side by side: 630 s
+    assert heartbeat_line(study, 120) == (
+        "0 of 4 done, 2:00 min, about 10 min left; running: Train b (2:00 min), eval run=b, judge=strongreject (2:00 min)"
+    )
+
+
+def test_plain_lines_go_on_while_nothing_ends(tmp_path, capsys):
+    def lines():
+        yield from START.splitlines(keepends=True)
+        time.sleep(0.5)
+        yield from FINISHED.splitlines(keepends=True)
+
+    follow_study(lines(), tmp_path / "all.log", plain=True, heartbeat=0.1)
+    said = capsys.readouterr().err.splitlines()
+    assert 2 <= sum("running: Train b (" in line for line in said) <= 5
+    assert said[-1].endswith(": Train b")
+
+
+def test_the_seconds_of_a_running_job_tick_on_the_display():
+    screen = io.StringIO()
+    study, start = begun(), time.monotonic()
+    with live(Console(file=screen, force_terminal=True, width=100), lambda: draw_study(study, 60 * (time.monotonic() - start))):
+        time.sleep(0.8)
+    assert len(set(re.findall(r"Train b +(\d+ s)", screen.getvalue()))) >= 3
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (59.7, "1:00 min"), (187, "3:07 min"), (7500, "2:05 h")])
@@ -120,7 +224,7 @@ def test_without_a_terminal_one_line_at_most_comes_every_two_seconds_and_failure
     lines = [*START.splitlines(keepends=True), *FINISHED.splitlines(keepends=True)]
     lines += [f"Finished jobid: {number} (Rule: train)\n" for number in range(10, 60)]
     ticks = iter(range(10**6))
-    follow_study([*lines, *FAILED.splitlines(keepends=True)], tmp_path / "all.log", {}, plain=True, clock=lambda: next(ticks) / 10)
+    follow_study([*lines, *FAILED.splitlines(keepends=True)], tmp_path / "all.log", plain=True, clock=lambda: next(ticks) / 10)
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("1 of 4 done")
     assert said[0].endswith(": Train b")
