@@ -1,0 +1,54 @@
+"""The most memory that a command and everything it starts hold at once.
+
+    python perf/peak_memory.py -- ./untaxed --plain laptop
+
+Every two seconds the proportional set sizes (PSS: pages that n processes share count 1/n each) of the command's processes are added up;
+Snakemake's own benchmark files miss the jobs that the warm server runs. Writes perf/peak_memory_<last word>.json with the peak, what ran
+then, and the wall time. Linux only.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from measure import ROOT, machine
+
+
+def held(process: psutil.Process) -> list[tuple[float, str]]:
+    """(PSS in MiB, the end of its command line) of a process and all below it; those that have just ended are left out."""
+    found = []
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            found.append((one.memory_full_info().pss / 2**20, " ".join(one.cmdline())[-90:]))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return sorted(found, reverse=True)
+
+
+def main(command: list[str]) -> int:
+    if not command:
+        raise SystemExit(__doc__)
+    before, started = machine(), time.time()
+    peak: tuple[float, list] = (0.0, [])
+    process = psutil.Popen(command, cwd=ROOT)
+    while process.poll() is None:
+        try:
+            now = held(process)
+        except psutil.NoSuchProcess:
+            break
+        peak = max(peak, (sum(size for size, _ in now), now))
+        time.sleep(2)
+    from untaxed.records import write_json
+
+    largest = [{"mib": round(size), "command": words} for size, words in peak[1][:4]]
+    record = {"command": command, "peak_mib": round(peak[0]), "largest": largest, "seconds": round(time.time() - started, 1)}
+    record |= {"exit": process.returncode, "machine": before}
+    write_json(ROOT / "perf" / f"peak_memory_{Path(command[-1]).stem}.json", record)
+    print(f"peak {peak[0] / 1024:.2f} GiB, {record['seconds']:.0f} s, exit code {process.returncode}", file=sys.stderr)
+    return process.returncode
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    sys.exit(main(words[words.index("--") + 1 :] if "--" in words else []))
