@@ -57,16 +57,20 @@ rule table:
         code=[
             "scripts/table.py",
             "scripts/untaxed/tables.py",
+            "scripts/untaxed/pages.py",
             "scripts/untaxed/figures.py",
             "scripts/untaxed/metrics.py",
             "scripts/untaxed/statistics.py",
         ],
     output:
-        csv=report(
-            f"{RESULTS}/tables/{{table}}.csv",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        page=report(
+            f"{RESULTS}/tables/{{table}}.html",
             caption="report/table.rst",
             category="Tables",
-            labels=lambda wildcards: {"table": wildcards.table},
+            labels=lambda wildcards: {
+                "table": wildcards.table.replace("_", " ").capitalize()
+            },
         ),
         markdown=f"{RESULTS}/tables/{{table}}.md",
     log:
@@ -89,6 +93,12 @@ rule table:
         " --agreement {input.agreement} --dataset-report {input.datasets} --output-prefix {params.prefix} > {log} 2>&1"
 
 
+def verdict_counts(wildcards, output):
+    """What the report's first page and its list of results say of the claims, read when the report is made."""
+    with open(output.verdicts) as file:
+        return {"claims": json.load(file)["counts"]}
+
+
 rule claims:
     input:
         claims="claims.yaml",
@@ -97,17 +107,19 @@ rule claims:
         code=[
             "scripts/claims.py",
             "scripts/untaxed/claims.py",
+            "scripts/untaxed/pages.py",
             "scripts/untaxed/metrics.py",
             "scripts/untaxed/statistics.py",
         ],
     output:
         verdicts=f"{RESULTS}/claims.json",
         markdown=f"{RESULTS}/claims.md",
-        csv=report(
-            f"{RESULTS}/tables/claims.csv",
+        csv=f"{RESULTS}/tables/claims.csv",
+        page=report(
+            f"{RESULTS}/tables/claims.html",
             caption="report/claims.rst",
             category="Claims",
-            labels={"table": "claims"},
+            labels=verdict_counts,
         ),
     log:
         f"{LOGS}/claims.log",
@@ -124,4 +136,4 @@ rule claims:
         "Judge every claim of the papers on this study's data"
     shell:
         "python scripts/claims.py --claims {input.claims} --metrics {input.metrics} --items {input.scores} --study {params.study}"
-        " --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} > {log} 2>&1"
+        " --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} --page {output.page} > {log} 2>&1"

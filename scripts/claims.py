@@ -1,7 +1,7 @@
 """Judge every claim of the papers by what a study measured: supported, contradicted, inconclusive or not run.
 
 python scripts/claims.py --claims claims.yaml --metrics metrics.csv --items items.parquet --study laptop \
-    --output claims.json --markdown claims.md --csv claims.csv
+    --output claims.json --markdown claims.md --csv claims.csv --page claims.html
 """
 
 import argparse
@@ -20,9 +20,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", required=True, help="verdicts, JSON")
     parser.add_argument("--markdown", required=True, help="verdicts, Markdown")
     parser.add_argument("--csv", required=True, help="verdicts, CSV")
+    parser.add_argument("--page", required=True, help="verdicts, an HTML page")
     options = parser.parse_args(arguments)
 
-    from untaxed.claims import judge_claims, markdown, read_claims, write_csv
+    from untaxed.claims import counts, html_page, judge_claims, markdown, read_claims, write_csv
     from untaxed.metrics import read_results
     from untaxed.records import UserError, write_json, write_text
 
@@ -34,9 +35,10 @@ def main(arguments: list[str]) -> None:
         content["claims"] = [claim for claim in content["claims"] if claim["id"] in wanted]
     records = judge_claims(content, read_results(options.metrics, options.items))
     command = shlex.join(["python", "scripts/claims.py", *arguments])
-    write_json(options.output, {"study": options.study, "command": command, "claims": records})
+    write_json(options.output, {"study": options.study, "command": command, "counts": counts(records), "claims": records})
     write_text(options.markdown, markdown(records, options.study))
     write_csv(options.csv, records)
+    write_text(options.page, html_page(records, options.study))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write one table of a study as CSV and Markdown.
+"""Write one table of a study as CSV, Markdown and an HTML page.
 
 python scripts/table.py --spec '{"table": "main_results", "title": "Main results"}' --metrics metrics.csv --items items.parquet \
     --agreement agreement.json --output-prefix results/laptop/tables/main_results
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
     parser.add_argument("--dataset-report", nargs="*", default=[], help="report of each dataset, in a folder <dataset>")
-    parser.add_argument("--output-prefix", required=True, help="path of the outputs without .csv, .md")
+    parser.add_argument("--output-prefix", required=True, help="path of the outputs without .csv, .md, .html")
     options = parser.parse_args(arguments)
 
     from untaxed.figures import Inputs
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     results = read_results(options.metrics, options.items)
     datasets = [read_json(path) | {"name": Path(path).parent.name} for path in options.dataset_report]
     inputs = Inputs(options.spec, results, refine_reports=refined, agreements=agreements, dataset_reports=datasets)
-    write_table(inputs, f"{options.output_prefix}.csv", f"{options.output_prefix}.md")
+    write_table(inputs, *(f"{options.output_prefix}.{form}" for form in ("csv", "md", "html")))
 
 
 if __name__ == "__main__":

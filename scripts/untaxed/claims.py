@@ -13,11 +13,13 @@ the record says so, and the paper's number is not compared.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from untaxed.metrics import RUN_FIELDS, Measure, Results, by_setting, measure, select
+from untaxed.pages import badge, page, under
 from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import Estimate, hierarchical_mean, matched_difference, paired_bootstrap, pearson, spearman
 
@@ -242,14 +244,13 @@ def _words(claim: Mapping[str, Any], side: str) -> str:
     return ", ".join(f"{key} {value}" for key, value in wanted.items())
 
 
-# ---- to Markdown ----------------------------------------------------------------------------------------------------------------------
+# ---- to Markdown, HTML and CSV ----------------------------------------------------------------------------------------------------------
 
 
 def markdown(records: Iterable[Mapping[str, Any]], study: str) -> str:
     """The claims as one Markdown table with a line of counts."""
     records = list(records)
-    counts = ", ".join(f"{sum(record['verdict'] == verdict for record in records)} {verdict}" for verdict in VERDICTS)
-    lines = [f"# Claims, judged by the study {study}", "", counts, ""]
+    lines = [f"# Claims, judged by the study {study}", "", counts(records), ""]
     lines += ["| claim | reported | ours | n | verdict | why | figure |", "|---|---|---|---|---|---|---|"]
     for record in records:
         figure = f"paper_figures/{study}/{record['figure']}.pdf"
@@ -257,6 +258,31 @@ def markdown(records: Iterable[Mapping[str, Any]], study: str) -> str:
         cells += [record["n"] or "", f"**{record['verdict']}**", record["reason"], f"`{figure}`"]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def counts(records: Iterable[Mapping[str, Any]]) -> str:
+    """`2 supported, 1 contradicted, …`, over all verdicts."""
+    found = Counter(record["verdict"] for record in records)
+    return ", ".join(f"{found[word]} {word}" for word in VERDICTS)
+
+
+def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
+    """The claims as a page: verdicts in colour, and the interval that decided."""
+    records, rows = list(records), []
+    for record in records:
+        value, *relative = _ours(record).split("; ")
+        ours, _, interval = value.partition(" ")
+        reported = _reported(record)
+        rows.append(
+            {
+                "verdict": badge(record["verdict"]),
+                "claim": under(record["statement"], record["id"], record["paper"]),
+                "ours": under(ours, interval, *relative, reported and f"paper: {reported}"),
+                "n": record["n"] or "",
+                "why": under(record["reason"], f"figure: {record['figure']}"),
+            }
+        )
+    return page(f"Claims, judged by the study {study}", f"{counts(records)}. Brackets hold 95 % intervals.", rows)
 
 
 def write_csv(path: Path | str, records: Iterable[Mapping[str, Any]]) -> None:

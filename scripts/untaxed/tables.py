@@ -1,4 +1,4 @@
-"""Tables of a study as CSV and Markdown: `TABLES` maps a kind to its function, so a new table is one function that returns plain records.
+"""Tables of a study as CSV, Markdown and HTML: `TABLES` maps a kind to its function, so a new table is one that returns plain records.
 
 Rates are in percent; a cell with an interval reads `mean [low, high]`, drawn over seeds and items.
 """
@@ -10,9 +10,11 @@ from typing import Any
 
 from untaxed.figures import Inputs, bases_of, chosen_runs, estimate
 from untaxed.metrics import Results, base_of, by_setting, measure
+from untaxed.pages import page
 from untaxed.records import UserError, atomic_path, write_text
 from untaxed.statistics import Estimate, hierarchical_mean, paired_bootstrap
 
+READING = "Rates are in percent. Brackets hold 95 % intervals; a dash means not measured."
 RATES = ("accuracy", "refusal_rate", "harmful_score", "strongreject", "over_refusal")
 
 
@@ -130,8 +132,8 @@ TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
 }
 
 
-def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str) -> int:
-    """Write the table of `spec["table"]` in both forms and return its number of rows. Raises UserError for an unknown kind."""
+def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str, page_path: Path | str) -> int:
+    """Write the table of `spec["table"]` in its three forms and return its number of rows. Raises UserError for an unknown kind."""
     kind = inputs.spec.get("table")
     if kind not in TABLES:
         raise UserError(f"table: no kind is called {kind!r}; valid: {', '.join(TABLES)}")
@@ -149,4 +151,6 @@ def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str)
     else:
         lines.append("Nothing was measured.")
     write_text(markdown_path, "\n".join(lines) + "\n")
+    title = inputs.spec.get("title", kind.replace("_", " ").capitalize())
+    write_text(page_path, page(title, f"{caption.strip()} {READING}".strip(), records))
     return len(records)

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 from synthetic import results_of, spec_of, study, write_base, write_run
-from untaxed.claims import judge_claim, judge_claims, markdown, read_claims, verdict_of, write_csv
+from untaxed.claims import counts, html_page, judge_claim, judge_claims, markdown, read_claims, verdict_of, write_csv
 from untaxed.records import UserError, write_yaml
 from untaxed.statistics import Estimate
 
@@ -158,6 +158,10 @@ def test_the_projects_claims_are_well_formed_and_all_get_a_verdict(root, known, 
     assert verdicts["improved-beats-default-safety"] == "not run"
     text = markdown(records, "tiny")
     assert all(f"**{record['id']}**" in text for record in records)
+    page = html_page(records, "tiny")
+    assert f"<p>{counts(records)}." in page
+    assert all(f"<small>{record['id']}</small>" in page for record in records)
+    assert page.count('class="verdict supported"') == list(verdicts.values()).count("supported")
     write_csv(tmp_path / "claims.csv", records)
     assert [row["verdict"] for row in csv.DictReader((tmp_path / "claims.csv").open())] == list(verdicts.values())
 

@@ -61,16 +61,21 @@ def test_the_data_table_says_what_was_removed_against_what(known):
     ]
 
 
+def paths(folder):
+    return [folder / f"t.{form}" for form in ("csv", "md", "html")]
+
+
 @pytest.mark.parametrize("kind", TABLES)
-def test_both_forms_have_the_same_rows(known, tmp_path, kind):
+def test_all_forms_have_the_same_rows(known, tmp_path, kind):
     spec = {"table": kind, "caption": "A caption.", "select": {"source": "direct"}}
-    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS), tmp_path / "t.csv", tmp_path / "t.md")
+    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS), *paths(tmp_path))
     assert len(list(csv.reader((tmp_path / "t.csv").open()))) == count + 1
     assert len([line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("| ")]) == count + 1
+    assert (tmp_path / "t.html").read_text().count("<tr") == count + 1
 
 
 def test_nothing_measured_and_unknown_kinds_are_said(known, tmp_path):
-    assert write_table(Inputs({"table": "judges"}, known), tmp_path / "t.csv", tmp_path / "t.md") == 0
-    assert "Nothing was measured." in (tmp_path / "t.md").read_text()
+    assert write_table(Inputs({"table": "judges"}, known), *paths(tmp_path)) == 0
+    assert all("Nothing was measured." in (tmp_path / name).read_text() for name in ("t.md", "t.html"))
     with pytest.raises(UserError, match="'best'; valid: main_results"):
-        write_table(Inputs({"table": "best"}, known), tmp_path / "t.csv", tmp_path / "t.md")
+        write_table(Inputs({"table": "best"}, known), *paths(tmp_path))

@@ -1,6 +1,7 @@
 """The HTML report of the finished smoke study, opened in a real browser."""
 
 import base64
+import csv
 import re
 import shutil
 
@@ -71,12 +72,16 @@ def figures(page):
     """The list of figures, reached by clicks from the start page."""
     page.refresh()
     displayed(page, "Figures").click()
-    displayed(page, "Safety against reasoning")
+    row_button(page, "Safety against reasoning", "eye")
     return page
 
 
 def row_button(page, title: str, icon: str):
-    return page.find_element("xpath", f"//td[normalize-space(.)='{title}']/..//a[@iconname='{icon}']")
+    """The button of a result in the list beside the page, once the list is there."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    button = f"//td[normalize-space(.)='{title}']/..//a[@iconname='{icon}']"
+    return WebDriverWait(page, 30).until(lambda chrome: chrome.find_elements("xpath", button))[0]
 
 
 def titles(finished) -> list[str]:
@@ -91,7 +96,7 @@ def test_the_page_introduces_the_study_and_lists_its_results(page):
 
 
 def test_a_click_on_figures_lists_every_figure_by_its_title(figures, finished):
-    assert set(titles(finished)) <= set(body(figures).splitlines())
+    assert set(titles(finished)) <= {cell.text for cell in figures.find_elements("tag name", "td")}
 
 
 def test_a_figure_and_its_caption_open(figures, finished):
@@ -109,14 +114,53 @@ def test_a_figure_and_its_caption_open(figures, finished):
     WebDriverWait(figures, 30).until(lambda chrome: caption in " ".join(body(chrome).split()))
 
 
-def test_the_claims_open_as_a_table(page):
+def shown_page(page) -> str:
+    """The text that can be seen in the page that a click has opened beside the list."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    frame = WebDriverWait(page, 30).until(lambda chrome: chrome.find_elements("tag name", "iframe"))[0]
+    page.switch_to.frame(frame)
+    try:
+        WebDriverWait(page, 30).until(lambda chrome: chrome.find_elements("tag name", "h1"))
+        return " ".join(body(page).split())
+    finally:
+        page.switch_to.default_content()
+
+
+def test_the_first_page_leads_with_the_verdicts_and_the_results(page, finished):
+    page.refresh()
+    displayed(page, "Results")  # the head of the page can be reached
+    text = " ".join(body(page).split())
+    assert finished.json("results/smoke/claims.json")["counts"] in text
+    assert all(title in text for title in titles(finished))
+
+
+def test_a_link_of_the_first_page_shows_its_figure(page):
     from selenium.webdriver.support.ui import WebDriverWait
 
     page.refresh()
+    displayed(page, "Safety tax against distribution shift").click()
+    picture = "//img[contains(@src, 'filename=shift_tax.png')]"
+    WebDriverWait(page, 30).until(lambda chrome: chrome.find_elements("xpath", picture))
+
+
+def test_a_click_shows_the_claims_with_their_verdicts(page, finished):
+    page.refresh()
     displayed(page, "Claims").click()
-    displayed(page, "claims")
-    row_button(page, "claims", "eye").click()
-    WebDriverWait(page, 30).until(lambda chrome: chrome.find_elements("xpath", "//iframe | //table"))
+    claims = finished.json("results/smoke/claims.json")
+    row_button(page, claims["counts"], "eye").click()
+    text = shown_page(page)
+    assert all(f"{claim['verdict']} {' '.join(claim['statement'].split())}" in text for claim in claims["claims"])
+
+
+def test_a_click_shows_a_table(page, finished):
+    page.refresh()
+    displayed(page, "Tables").click()
+    row_button(page, "Judges", "eye").click()
+    text = shown_page(page)
+    with (finished / "results/smoke/tables/judges.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert f"{row['judge']} {row['dataset']} {row['n']} {row['accuracy']}" in text
 
 
 def test_the_browser_meets_no_error(figures):
@@ -129,10 +173,10 @@ def test_the_report_holds_no_harmful_prompt_no_secret_and_no_path_of_this_machin
     assert {"workflow-desc", "results", "rules"} <= set(data)
     assert finished.secret not in page
     files = [base64.b64decode(text) for text in re.findall(r"base64,([A-Za-z0-9+/=]+)", data["results"])]
-    results = [*(finished / "paper_figures/smoke").glob("*.png"), *(finished / "results/smoke/tables").glob("*.csv")]
+    results = [*(finished / "paper_figures/smoke").glob("*.png"), *(finished / "results/smoke/tables").glob("*.html")]
     assert len(files) == len(results) > 10
     shown = "\n".join([*(text for name, text in data.items() if name != "packages"), *(file.decode(errors="replace") for file in files)])
-    assert "safety_tax" in shown
+    assert "safety tax" in shown
     assert str(finished.folder) not in shown
     for row in finished.records("results/smoke/datasets/organism-harmful/rows.jsonl"):
         assert row["prompt"] not in shown, row["id"]
