@@ -8,6 +8,7 @@ from typing import Any
 NUMBER = re.compile(r"^[+−-]?[\d.]+(?: %)?$")
 WIDE = 10  # columns; in a wider table those that never change are told once
 INTERVAL = re.compile(r"^(\S+) (\[[^\[\]]*\])$")
+INTERVAL_CLASS = ' class="interval"'  # keeps both ends of an interval on one line
 STYLE = """\
 body { font: 15px/1.45 system-ui, sans-serif; color: #1e293b; background: #fff; margin: 1.5rem; }
 h1 { font-size: 1.3rem; margin: 0 0 .3rem; }
@@ -17,9 +18,8 @@ th, td { padding: .4rem .7rem; vertical-align: top; text-align: left; border-bot
 th { position: sticky; top: 0; background: #f1f5f9; font-size: .85rem; vertical-align: bottom; }
 tbody tr:hover { background: #f8fafc; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-td .number { white-space: nowrap; }
-td small:first-of-type { white-space: nowrap; }
-small { display: block; max-width: 22rem; color: #64748b; font-size: .8rem; }
+td .number, .interval { white-space: nowrap; }
+small { display: block; color: #64748b; font-size: .8rem; }
 .verdict { font-weight: 600; border-radius: .3rem; padding: .1rem .45rem; white-space: nowrap; background: #e2e8f0; color: #334155; }
 .supported { background: #dcfce7; color: #166534; }
 .contradicted { background: #fee2e2; color: #991b1b; }
@@ -70,7 +70,8 @@ def badge(word: str) -> Markup:
 
 def under(text: Any, *lines: str) -> Markup:
     """A text with small lines under it; empty ones are left out."""
-    return Markup(f"<span>{escape(str(text))}" + "".join(f"<small>{escape(line)}</small>" for line in lines if line) + "</span>")
+    small = [f"<small{INTERVAL_CLASS * line.startswith('[')}>{escape(line)}</small>" for line in lines if line]
+    return Markup(f"<span>{escape(str(text))}{''.join(small)}</span>")
 
 
 def _words(column: str) -> str:

@@ -61,4 +61,4 @@ def test_a_page_without_rows_says_so():
 
 def test_a_verdict_has_the_class_of_its_colour_and_small_lines_that_are_empty_are_left_out():
     assert badge("not run") == '<span class="verdict not run">not run</span>'
-    assert under("a<b", "", "c") == "<span>a&lt;b<small>c</small></span>"
+    assert under("a<b", "", "[1, 2]", "c") == '<span>a&lt;b<small class="interval">[1, 2]</small><small>c</small></span>'
