@@ -29,6 +29,11 @@ WRONG = {
         "datasets: {organism-chains: {adapter: organism_chain}}",
         "datasets.organism-chains.adapter: no adapter is called 'organism_chain'; did you mean 'organism_chains'?",
     ),
+    "a server's key that is not exported": (
+        "judges: {organism_phrases: {kind: llama_guard, prompt: null, "
+        "engine: {backend: openai, base_url: 'http://127.0.0.1:9/v1', model: m, api_key_env: UNTAXED_NO_SUCH_KEY}}}",
+        "judges.organism_phrases.engine.api_key_env: the environment variable UNTAXED_NO_SUCH_KEY is empty; export the server's key in it",
+    ),
     "unknown kind of figure": ("figures: {shift_tax: {kind: pie}}", "figures.shift_tax.kind: no kind of figure is called 'pie'; valid: "),
 }
 
