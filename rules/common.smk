@@ -34,3 +34,9 @@ def pairs(flag, values):
 def folder(path):
     """The folder beside whose manifest Snakemake keeps track."""
     return os.path.dirname(str(path))
+
+
+def verdict_counts(wildcards, output):
+    """What the report's first page and its list of results say of the claims, read when the report is made."""
+    with open(output.verdicts) as file:
+        return {"claims": json.load(file)["counts"]}

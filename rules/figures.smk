@@ -93,12 +93,6 @@ rule table:
         " --agreement {input.agreement} --dataset-report {input.datasets} --output-prefix {params.prefix} > {log} 2>&1"
 
 
-def verdict_counts(wildcards, output):
-    """What the report's first page and its list of results say of the claims, read when the report is made."""
-    with open(output.verdicts) as file:
-        return {"claims": json.load(file)["counts"]}
-
-
 rule claims:
     input:
         claims="claims.yaml",
