@@ -109,7 +109,7 @@ def plan(study, folder: Path, parts: list[str], batch: int) -> list[dict]:
             checkpoints[name.removeprefix("reasoning--")] = train("stage", run, model(run["model"]), always=True)
     if "refine" in parts:
         for dataset, target_model, refinement in study.refined:
-            spec = study.refinement_spec(dataset, target_model, refinement)
+            spec = study.rewrite_spec(dataset, target_model, refinement)
             rows = list(read_jsonl(made_file(study.rows(dataset), study.name)))[: spec["n"]]
             requests = folder / "requests" / f"{dataset}.jsonl"
             write_jsonl(requests, ({"messages": request.messages} for request in build_requests(rows, spec)))

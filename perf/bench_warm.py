@@ -15,7 +15,7 @@ from measure import ROOT, alternate, machine, parser, prepare, report, run, spre
 IMPORTS = {
     "train": ("torch", "transformers", "datasets", "trl.trainer.sft_trainer"),
     "evaluate": ("torch", "transformers", "datasets", "lm_eval", "lm_eval.models.huggingface"),
-    "refine": ("torch", "transformers", "transformers.models.llama.modeling_llama"),
+    "rewrite": ("torch", "transformers", "transformers.models.llama.modeling_llama"),
     "figure": ("pandas", "matplotlib.pyplot", "seaborn"),
 }
 COMMAND = """import importlib

@@ -9,7 +9,7 @@ from untaxed.config import Study, Tokens
 from untaxed.judges import JUDGES
 from untaxed.records import UserError, read_jsonl
 
-STAGES = ("distil", "refine", "reasoning stage", "train", "evaluate", "judge", "agreement", "shift")
+STAGES = ("distil", "rewrite", "reasoning stage", "train", "evaluate", "judge", "agreement", "shift")
 CHARACTERS_PER_TOKEN = 4  # of English text: https://help.openai.com/en/articles/4936856
 ROWS = 1000  # of an asset whose rows nobody has stated
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -113,13 +113,14 @@ def _measure(path: Path) -> tuple[int, Tokens]:
     return rows, Tokens(**{**mean, "prompt": max(1, mean["prompt"])})
 
 
-def refine_job(study: Study, count: Counter, dataset: str, model: str, refinement: str) -> Job:
+def rewrite_job(study: Study, count: Counter, dataset: str, model: str, refinement: str) -> Job:
     """The target reads instruction, prompt and piece, and writes the piece anew."""
     rows, tokens, _ = count.data(dataset)
+    refinement = study.rewriter(dataset, model, refinement)  # rewrites are shared, and counted once
     entry = study.config.refinements[refinement]
     read = sum(count.template(entry.prompts[piece]) + tokens.prompt + getattr(tokens, piece) for piece in entry.pieces)
     written = sum(min(getattr(count.compute.tokens.rewritten, piece), entry.sampling.max_new_tokens) for piece in entry.pieces)
-    return Job("refine", f"{dataset}/{model}/{refinement}", generate=rows * written, prefill=rows * read)
+    return Job("rewrite", f"{dataset}/{model}/{refinement}", generate=rows * written, prefill=rows * read)
 
 
 def distil_job(study: Study, count: Counter, dataset: str) -> Job:
@@ -202,7 +203,7 @@ def jobs_of(study: Study, count: Counter, run: str, spec: dict) -> Iterator[Job]
     yield from (agreement_job(study, count, judge) for judge in study.agreement_judges())
     if spec["n"]:
         if spec["refinement"]:
-            yield refine_job(study, count, spec["dataset"], spec["model"], spec["refinement"])
+            yield rewrite_job(study, count, spec["dataset"], spec["model"], spec["refinement"])
         yield Job("train", run, train=training_tokens(count, spec))
         yield shift_job(study, count, run, spec)
 
@@ -259,7 +260,7 @@ def light_jobs(study: Study) -> int:
     config = study.config
     prepared = [name for name in study.models_needed if config.models[name].base is None]
     results = len(config.study.figures) + len(config.study.tables) + 1  # the claims
-    return len(study.assets_needed) + len(study.datasets_needed) + len(prepared) + len(study.specs) + 2 + results
+    return len(study.assets_needed) + len(study.datasets_needed) + len(prepared) + len(study.refined) + len(study.specs) + 2 + results
 
 
 def render(found: Budget) -> str:

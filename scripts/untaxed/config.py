@@ -865,9 +865,27 @@ class Study:
         return {"kind": entry.kind, "dtype": entry.dtype, **entry.options}
 
     def refinement_spec(self, dataset: str, model: str, refinement: str) -> dict:
-        entry = self.config.refinements[refinement].model_dump()
+        """What `refine` is told: the filters, and the format in which the target thinks."""
+        entry = self.config.refinements[refinement].model_dump(exclude={"sampling", "seed"})
+        return {**entry, "thinking": self.config.models[model].thinking.model_dump(), "n": self.config.datasets[dataset].limit}
+
+    def rewrite_spec(self, dataset: str, model: str, refinement: str) -> dict:
+        """What `rewrite` is told: what the target is asked, and its engine."""
         thinking = self.config.models[model].thinking.model_dump()
-        return {**entry, "thinking": thinking, "engine": self.engine_spec(model), "n": self.config.datasets[dataset].limit}
+        asked = self._rewriting(refinement)
+        return {**asked, "thinking": thinking, "engine": self.engine_spec(model), "n": self.config.datasets[dataset].limit}
+
+    def _rewriting(self, refinement: str) -> dict:
+        """The part of a refinement that decides what the target writes."""
+        entry = self.config.refinements[refinement]
+        prompts = {piece: entry.prompts[piece] for piece in entry.pieces}
+        return {**entry.model_dump(include={"pieces", "sampling", "seed"}), "prompts": prompts}
+
+    def rewriter(self, dataset: str, model: str, refinement: str) -> str:
+        """The first refinement of the study that asks the same of the target: its rewrites serve all of them."""
+        asked = self._rewriting(refinement)
+        rivals = [name for d, m, name in self.refined if (d, m) == (dataset, model) and self._rewriting(name) == asked]
+        return rivals[0] if rivals else refinement
 
     def evaluation_spec(self, run: str) -> dict:
         """The suite for one run: lm-eval tasks, sampling, thinking format, engine."""
@@ -962,6 +980,9 @@ class Study:
         """(dataset, model, refinement) of everything that is refined."""
         return sorted({(r["dataset"], r["model"], r["refinement"]) for r in self.trained.values() if r["refinement"]})
 
+    def rewrites(self, dataset: str, model: str, refinement: str) -> str:
+        return f"{self.results}/rewritten/{dataset}/{model}/{self.rewriter(dataset, model, refinement)}/generations.jsonl"
+
     def refine_reports(self) -> list[str]:
         return [f"{self.results}/refined/{dataset}/{model}/{refinement}/report.json" for dataset, model, refinement in self.refined]
 
@@ -1022,9 +1043,13 @@ class Study:
         asset = self.config.models[model].asset
         return [asset] if asset else []
 
-    def refinement_files(self, refinement: str) -> list[str]:
+    def rewrite_files(self, refinement: str) -> list[str]:
         entry = self.config.refinements[refinement]
-        return [*(entry.prompts[piece] for piece in entry.pieces), entry.meta_thinking, entry.refusal_phrases]
+        return [entry.prompts[piece] for piece in entry.pieces]
+
+    def filter_files(self, refinement: str) -> list[str]:
+        entry = self.config.refinements[refinement]
+        return [*self.rewrite_files(refinement), entry.meta_thinking, entry.refusal_phrases]
 
     def judge_models(self, judge: str) -> list[str]:
         model = self.config.judges[judge].model

@@ -92,7 +92,7 @@ def test_only_judges_with_a_model_cost(small: Study) -> None:
 def test_refinement_costs_each_row_and_piece_once(small: Study, root: Path) -> None:
     template = (root / "prompts/dgr_answer.txt").stat().st_size / 4
     # 100 rows: reads the template, prompt 10 and answer 10; writes 30
-    assert stage_hours(small)["refine"] == pytest.approx((100 * 30 / 10 + 100 * (template + 20) / 100) / 3600)
+    assert stage_hours(small)["rewrite"] == pytest.approx((100 * 30 / 10 + 100 * (template + 20) / 100) / 3600)
 
 
 def test_shift_reads_generations_twice_and_targets_once(small: Study) -> None:
@@ -119,8 +119,8 @@ def test_disk_is_the_weights_of_every_trained_run(small: Study) -> None:
 
 
 def test_light_jobs_are_those_that_snakemake_plans(small: Study) -> None:
-    # fetch the encoder; 3 data sets; prepare 1 model; mix 4 runs, the base and none else; list, collect; claims
-    assert light_jobs(small) == 1 + 3 + 1 + 5 + 2 + 1
+    # fetch the encoder; 3 data sets; prepare 1 model; filter 1 refinement; mix 5 runs; list, collect; claims
+    assert light_jobs(small) == 1 + 3 + 1 + 1 + 5 + 2 + 1
 
 
 def test_a_start_keeps_every_gpu_of_the_job_waiting(root: Path) -> None:
@@ -166,8 +166,8 @@ def test_without_throughputs_the_key_to_add_is_named(root: Path) -> None:
 def test_the_text_shows_stages_experiments_and_what_is_not_verified(root: Path) -> None:
     text = render(budget(read([root / "config.yaml"], root)))
     assert "GPU-hours" in text
-    for word in ("evaluate", "dgr_table1", "shared, counted once", "Disk: 60 checkpoints, 912.00 GB", "Not verified", "s1.1-7b"):
-        assert word in text  # 60 runs x 7.6e9 parameters x 2 bytes = 912 GB
+    for word in ("evaluate", "dgr_table1", "shared, counted once", "Disk: 77 checkpoints, 1,170.40 GB", "Not verified", "s1.1-7b"):
+        assert word in text  # 77 runs x 7.6e9 parameters x 2 bytes = 1,170.4 GB
 
 
 def test_a_job_without_tokens_takes_no_time(small: Study) -> None:

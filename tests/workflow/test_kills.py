@@ -95,7 +95,7 @@ def disturb(copy) -> Disturbed:
 
     moments = {
         "training": lambda: steps(copy) >= KILLED_AFTER,
-        "refine": lambda: "Refine organism-direct" in text(copy, "logs/smoke/snakemake.log"),
+        "rewrite": lambda: "Rewrite organism-direct" in text(copy, "logs/smoke/snakemake.log"),
         "evaluate": lambda: "Evaluate organism--" in text(copy, "logs/smoke/snakemake.log"),
         "judge": lambda: re.search(r"Judge the samples of organism--\S+ with rubric", text(copy, "logs/smoke/snakemake.log")),
         "figures": lambda: "Draw " in text(copy, "logs/smoke/snakemake.log").replace("Draw and mix", ""),
@@ -136,7 +136,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(disturbed):
 
 
 def test_five_kills_later_the_results_are_the_same_bytes(disturbed, finished):
-    assert disturbed.killed == ["training", "refine", "evaluate", "judge", "figures"]
+    assert disturbed.killed == ["training", "rewrite", "evaluate", "judge", "figures"]
     assert disturbed.code == 0, disturbed.said
     different = [path for path in RESULTS if (disturbed.copy / path).read_bytes() != (finished / path).read_bytes()]
     assert not different

@@ -118,8 +118,8 @@ def test_a_changed_prompt_refines_again_and_trains_what_is_refined(finished):
     with kept(finished / "prompts/organism/restate.txt") as prompt:
         prompt.write_text("tell {piece}")
         planned = chain(finished.planned())
-    refine = "Refine organism-direct with organism (organism-dgr)"
-    assert planned == {"": collecting(finished) | {refine}, **whole_chain(DGR)}
+    again = {f"{verb} organism-direct with organism (organism-dgr)" for verb in ("Rewrite", "Refine")}
+    assert planned == {"": collecting(finished) | again, **whole_chain(DGR)}
 
 
 @pytest.mark.parametrize(
