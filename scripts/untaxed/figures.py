@@ -1,20 +1,24 @@
 """Figures of a study, drawn from its metrics and items: `FIGURES` maps a kind to its function, so a new figure is one function.
 
 A figure function takes `Inputs` and returns a `Drawing`: the matplotlib figure, the records that it shows, and the runs they are from. What
-the data cannot carry is said in the figure ("not enough runs"), never an error. The same method has the same colour everywhere.
+the data cannot carry is said in the figure ("not enough runs"), never an error. The same method has the same colour everywhere, and no
+other thing has it. Figures are at most 7 inches wide with no text below 7 points, so that they can be printed at their size. The option
+`sources` (source: what it is) explains at the foot those sources that are shown.
 """
 
 import shlex
 import subprocess
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from untaxed.metrics import Measure, Results, by_setting, measure, select
+from untaxed.metrics import Measure, Results, base_of, by_setting, measure, select
 from untaxed.records import UserError, atomic_path, write_json
-from untaxed.statistics import Estimate, frontier, hierarchical_mean, matched_difference, pearson, spearman
+from untaxed.statistics import Estimate, frontier, hierarchical_mean, matched_difference, paired_bootstrap, pearson, spearman
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,26 +27,41 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with any colour vision.
 COLOURS = {"none": "#7F7F7F", "vanilla": "#D55E00", "dgr": "#0072B2"}
 OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-REASON_COLOURS = {"ok": "#0072B2", "overthinking": "#D55E00", "meta-thinking": "#E69F00", "stray-marker": "#CC79A7", "empty": "#56B4E9"}
+REASON_COLOURS = {
+    "ok": "#009E73",
+    "overthinking": "#E69F00",
+    "meta-thinking": "#CC79A7",
+    "stray-marker": "#56B4E9",
+    "empty": "#F0E442",
+    "lost-refusal": "#882255",
+}
 LABELS = {"none": "base", "vanilla": "Vanilla SFT", "dgr": "DGR"}
+SIZES = {"vanilla": 7.5}  # larger and drawn first, so that a point below another method's still shows
+POINT = 4.5
+ENDINGS = {"truncated": "cut off", "empty": "no answer"}
 MARKERS = ("o", "s", "^", "D", "v", "P")
 HATCHES = ("", "///", "...", "xxx", "---")
 LINES = ("-", "--", ":", "-.")
-AXES = {
-    "accuracy": "reasoning accuracy (%)",
-    "refusal_rate": "refusal rate (%)",
-    "safe_rate": "safe answers (%)",
-    "harmful_score": "harmful score (%)",
-    "strongreject": "StrongREJECT score (0–100)",
-    "over_refusal": "over-refusal (%)",
-    "safety_tax": "safety tax (points of accuracy)",
+AXES = {  # the arrow shows which way is better
+    "accuracy": "reasoning accuracy (%) ↑",
+    "refusal_rate": "refusal rate (%) ↑",
+    "safe_rate": "safe answers (%) ↑",
+    "harmful_score": "harmful score (%) ↓",
+    "strongreject": "StrongREJECT score (0–100) ↓",
+    "over_refusal": "over-refusal (%) ↓",
+    "safety_tax": "safety tax (points of accuracy) ↓",
     "shift": "distribution shift (1 − output similarity)",
     "nll": "NLL of training targets under the base (nats per token)",
     "kl": "KL(tuned ‖ base) (nats per token)",
 }
 STYLE = {"svg.hashsalt": "untaxed", "pdf.fonttype": 42, "figure.constrained_layout.use": True, "savefig.dpi": 200, "legend.frameon": False}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
-WIDTH, HEIGHT = 3.3, 2.9  # inches of one panel
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8}
+STYLE |= {"xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5}
+SMALL = 7.2  # points; the smallest text
+PAGE, HEIGHT = 7.0, 2.6  # inches: the widest figure, the height of one panel
+FEWEST_POINTS = 5  # settings that a correlation needs
+SHARED_SAFETY = 0.05  # the range of safety that two methods must both reach before they are compared at matched safety
+NOTEWORTHY = 0.1  # share of truncated or unanswered generations from which a figure says it
 
 
 @dataclass(frozen=True)
@@ -59,11 +78,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, the records that it shows, and the ids of the runs they are from."""
+    """A figure, the records that it shows, the ids of the runs they are from, and sentences for its foot."""
 
     figure: "Figure"
     data: list[dict[str, Any]]
     runs: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 # ---- shared pieces --------------------------------------------------------------------------------------------------------------------
@@ -77,17 +97,29 @@ def label(method: str) -> str:
     return LABELS.get(method, method)
 
 
-def panels(rows: int, columns: int, width: float = WIDTH, height: float = HEIGHT) -> "tuple[Figure, Any]":
+def panels(rows: int, columns: int, width: float = PAGE / 2, height: float = HEIGHT, **gridspec: Any) -> "tuple[Figure, Any]":
     """An empty figure with a grid of axes, always as a two-dimensional array."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=gridspec)
 
 
 def say(axes: "Axes", text: str) -> None:
     """A sentence in place of what the data cannot show."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4", fontsize="medium")
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4", fontsize=8)
+
+
+def count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def explained(inputs: Inputs, runs: Iterable[str]) -> list[str]:
+    """What each source of the runs is, as the spec's `sources` tells."""
+    sources = sorted({str(inputs.results.runs[run]["source"]) for run in runs})
+    words = inputs.spec.get("sources") or {}
+    known = [f"{source}: {words[source]}" for source in sources if source in words]
+    return ["Safety rows – " + "; ".join(known) + "."] if known else []
 
 
 def methods_of(results: Results, runs: Iterable[str]) -> list[str]:
@@ -163,6 +195,20 @@ def record_of(point: Estimate | None, **fields: Any) -> dict[str, Any]:
     return fields | known
 
 
+def percent_range(point: Estimate) -> tuple[float, float]:
+    """Ends of the interval in percent; the value where there is none."""
+    return tuple(100 * (point.value if end is None else end) for end in (point.low, point.high))
+
+
+def data_axis(axes: "Axes", which: str, ends: Sequence[float], least: float = 30) -> None:
+    """Limits around the data in percent, at least `least` points apart and within 0–100 but for a margin."""
+    low, high = min(ends, default=0.0), max(ends, default=100.0)
+    missing = max(0.0, least - (high - low)) / 2
+    low, high = max(0.0, low - missing - max(0.0, high + missing - 100)), min(100.0, high + missing + max(0.0, missing - low))
+    margin = 0.05 * (high - low)
+    percent_axis(axes, which, low - margin, high + margin)
+
+
 def percent_axis(axes: "Axes", which: str, low: float = -3, high: float = 103) -> None:
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
 
@@ -178,7 +224,10 @@ def safety_metric(inputs: Inputs, runs: Sequence[str]) -> str:
 
 
 def safety_reasoning_plane(inputs: Inputs) -> Drawing:
-    """Safety against reasoning: runs light, seed means with both intervals, the frontier per method, and the gap at matched safety."""
+    """Safety against reasoning: runs light, seed means with both intervals, the frontier per method, and the gap at matched safety.
+
+    Frontier and gap are left out, and the figure says why, where the methods share less than SHARED_SAFETY of the safety axis.
+    """
     results, runs = inputs.results, chosen_runs(inputs)
     bases = bases_of(results, runs)
     metric = safety_metric(inputs, runs + bases)
@@ -186,75 +235,142 @@ def safety_reasoning_plane(inputs: Inputs) -> Drawing:
     accuracy = measure(results, "accuracy", runs + bases)
     runs = [run for run in runs if run in safety.values and run in accuracy.values]
     groups = facets(results, runs)
-    columns = min(3, max(1, len(groups)))
+    sizes = sorted({results.runs[run]["n"] for run in runs})
+    columns = min(2, max(1, len(groups)))
     figure, grid = panels(max(1, -(-len(groups) // columns)), columns, 3.5, 3.3)
     data: list[dict] = []
     for axes in grid.flat[max(1, len(groups)) :]:
         axes.set_visible(False)
     for axes, (key, members), title in zip(grid.flat, groups.items(), facet_titles(list(groups)), strict=False):
-        for method in methods_of(results, members):
-            mine = [run for run in members if results.runs[run]["method"] == method]
-            data += _method_on_plane(axes, results, mine, safety, accuracy)
         for base in (base for base in bases if results.runs[base]["model"] == key[0]):
             data.append(_base_on_plane(axes, base, safety, accuracy))
-        gap = _gap_at_matched_safety(results, members, safety, accuracy)
-        text = "at matched safety: not enough runs" if gap is None else f"DGR − Vanilla at matched safety: {interval_text(gap)} points"
-        axes.set_title(f"{title}\n", loc="left")
-        axes.text(0, 1.02, text, transform=axes.transAxes, fontsize="x-small", va="bottom")
-        data.append(record_of(gap, source=key[1], benign=key[2], model=key[0], kind="matched difference"))
-        axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(-0.05, -0.2), ncols=2, columnspacing=0.9)
-    for axes in grid.flat[: max(1, len(groups))]:
+        corners = {}
+        for method in methods_of(results, members):
+            mine = [run for run in members if results.runs[run]["method"] == method]
+            records, corners[method] = _method_on_plane(axes, results, mine, safety, accuracy, sizes)
+            data += records
+        gap, text = _gap_at_matched_safety(results, members, safety, accuracy, corners)
+        if gap is not None:
+            for method, line in corners.items():
+                axes.plot(*([100 * corner[axis] for corner in line] for axis in (0, 1)), color=colour(method), lw=1.2, alpha=0.8)
+        axes.set_title(title, loc="left", fontweight="bold", pad=26)
+        axes.text(0, 1.02, text, transform=axes.transAxes, fontsize=SMALL, va="bottom")
+        _plane_legend(axes, results, members, bases, sizes)
+        data.append(record_of(gap, source=key[1], benign=key[2], model=key[0], kind="matched difference", said=text))
+    shown = grid.flat[: max(1, len(groups))]
+    for axes in shown:
         if not groups:
             say(axes, "not enough runs")
         axes.set_xlabel(AXES.get(metric, metric))
         axes.set_ylabel(AXES["accuracy"])
-        percent_axis(axes, "x")
-        percent_axis(axes, "y")
-    return Drawing(figure, data, sorted({*runs, *bases}))
+    if not groups:
+        return Drawing(figure, data, sorted({*runs, *bases}))
+    points = {which: [r for r in data if r.get("axis") == which] for which in (metric, "accuracy")}
+    for which, name, measured in (("x", metric, safety), ("y", "accuracy", accuracy)):
+        ends = [100 * value for run, value in measured.values.items() if run in {*runs, *bases}]
+        ends += [100 * r[end] for r in points[name] for end in ("ci_low", "ci_high") if r[end] is not None]
+        for axes in shown:
+            data_axis(axes, which, ends)
+    notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, [safety, accuracy])]
+    return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
 
-def _method_on_plane(axes: "Axes", results: Results, runs: list[str], safety: Measure, accuracy: Measure) -> list[dict]:
+def _prompt_notes(results: Results, runs: Sequence[str], measures: Sequence[Measure]) -> list[str]:
+    """On which prompts each axis stands, who judged them, and how many got no answer where that is noteworthy."""
+    known = [measured for measured in measures if measured.benchmarks]
+    if not known:
+        return []
+    items = [f"{AXES.get(measured.metric, measured.metric).split(' (')[0]}: {_items_text(measured)}" for measured in known]
+    notes = ["Prompts – " + "; ".join(items) + "."]
+    for benchmark in known[0].benchmarks:
+        shares = measure(results, "empty", runs, benchmarks=[benchmark]).values.values()
+        if max(shares, default=0) > NOTEWORTHY:
+            notes.append(
+                f"No final answer, and so in no rate of a phrase judge: {_span(100 * min(shares), 100 * max(shares))} %"
+                f" of a run's generations on {benchmark}."
+            )
+    return notes
+
+
+def _items_text(measured: Measure) -> str:
+    counts: dict[str, int] = {}
+    for benchmark in measured.benchmarks:
+        names = {
+            name for scores in measured.scores.values() for name, score in scores.items() if name[0] == benchmark and score is not None
+        }
+        counts[benchmark] = len(names)
+    judge = f", judged by {measured.judge}" if measured.judge else ""
+    return ", ".join(f"{benchmark} ({number:,})" for benchmark, number in counts.items()) + judge
+
+
+def _plane_legend(axes: "Axes", results: Results, runs: list[str], bases: list[str], sizes: list[int]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], marker="*", ls="", ms=10, mfc="none", mec=colour("none"), label=label("none"))] if bases else []
+    for method in methods_of(results, runs):
+        mine = [run for run in runs if results.runs[run]["method"] == method]
+        handles.append(Line2D([], [], color=colour(method), lw=3, label=f"{label(method)} ({count(len(mine), 'run')})"))
+    for n in sorted({results.runs[run]["n"] for run in runs}):
+        handles.append(Line2D([], [], marker=MARKERS[sizes.index(n) % len(MARKERS)], ls="", color="0.35", ms=5, label=f"n = {n:,}"))
+    handles.append(Line2D([], [], marker="o", ls="", color="0.75", ms=3, label="one run"))
+    axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(-0.12, -0.17), ncols=3, columnspacing=1, handletextpad=0.4, handlelength=1.4
+    )
+
+
+def _method_on_plane(
+    axes: "Axes", results: Results, runs: list[str], safety: Measure, accuracy: Measure, sizes: list[int]
+) -> tuple[list[dict], list[tuple[float, float]]]:
+    """The records of a method's points, and the corners of its frontier."""
     method = results.runs[runs[0]]["method"]
     data, means = [], []
-    axes.scatter(
-        [100 * safety.values[run] for run in runs],
-        [100 * accuracy.values[run] for run in runs],
-        s=14,
-        color=colour(method),
-        alpha=0.3,
-        lw=0,
-    )
-    settings = by_setting(results, runs)
-    for members in settings.values():
+    xs, ys = ([100 * measured.values[run] for run in runs] for measured in (safety, accuracy))
+    axes.scatter(xs, ys, s=11, color=colour(method), alpha=0.3, lw=0, zorder=1.5)
+    for members in by_setting(results, runs).values():
         x, y = estimate(safety, members), estimate(accuracy, members)
         if x is None or y is None:
             continue
         means.append((x.value, y.value))
-        axes.errorbar(100 * x.value, 100 * y.value, bars(y), bars(x), fmt="o", ms=4.5, color=colour(method), lw=0.8, capsize=1.5)
         fields = results.runs[members[0]]
+        look = {"fmt": MARKERS[sizes.index(fields["n"]) % len(MARKERS)], "ms": SIZES.get(method, POINT), "mec": "white", "mew": 0.5}
+        axes.errorbar(100 * x.value, 100 * y.value, bars(y), bars(x), color=colour(method), lw=0.8, capsize=1.5, **look)
         common = {key: fields[key] for key in ("source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         data.append(record_of(x, axis=safety.metric, judge=safety.judge, **common))
         data.append(record_of(y, axis="accuracy", judge="", **common))
-    if corners := frontier(means):
-        name = f"{label(method)}, {len(runs)} runs"
-        axes.plot(*([100 * corner[axis] for corner in corners] for axis in (0, 1)), color=colour(method), lw=1.2, alpha=0.8, label=name)
-    return data
+    return data, frontier(means)
 
 
 def _base_on_plane(axes: "Axes", base: str, safety: Measure, accuracy: Measure) -> dict:
     x, y = safety.values.get(base), accuracy.values.get(base)
     if x is not None and y is not None:
-        axes.scatter([100 * x], [100 * y], marker="*", s=90, color=colour("none"), zorder=5, label=label("none"))
+        axes.scatter([100 * x], [100 * y], marker="*", s=110, fc="none", ec=colour("none"), lw=1.2, zorder=5)
     return {"method": "none", "run": base, safety.metric: x, "accuracy": y}
 
 
-def _gap_at_matched_safety(results: Results, runs: list[str], safety: Measure, accuracy: Measure) -> Estimate | None:
-    points = {"dgr": [], "vanilla": []}
+def _gap_at_matched_safety(
+    results: Results, runs: list[str], safety: Measure, accuracy: Measure, corners: dict[str, list[tuple[float, float]]]
+) -> tuple[Estimate | None, str]:
+    """DGR − Vanilla at matched safety and the sentence that says it, or None and the sentence that says why not."""
+    points: dict[str, list] = {"dgr": [], "vanilla": []}
     for run in runs:
         if (method := results.runs[run]["method"]) in points:
             setting = tuple(results.runs[run][key] for key in ("model", "source", "recipe", "benign", "trainer", "n"))
             points[method].append((setting, safety.values[run], accuracy.values[run]))
-    return matched_difference(points["dgr"], points["vanilla"])
+    ends = {method: (corners[method][0][0], corners[method][-1][0]) for method in points if corners.get(method)}
+    if len(ends) == 2 and min(high for _, high in ends.values()) - max(low for low, _ in ends.values()) < SHARED_SAFETY:
+        reached = ", ".join(
+            f"{label(method)} {_span(100 * low, 100 * high)} %" for method, (low, high) in sorted(ends.items(), reverse=True)
+        )
+        return None, f"no comparison at matched safety:\nless than {100 * SHARED_SAFETY:.0f} points shared ({reached})"
+    gap = matched_difference(points["dgr"], points["vanilla"])
+    if gap is None:
+        return None, "at matched safety: not enough runs"
+    return gap, f"DGR − Vanilla at matched safety:\n{interval_text(gap)} points of accuracy"
+
+
+def _span(low: float, high: float) -> str:
+    low_text, high_text = f"{low:.0f}", f"{high:.0f}"
+    return low_text if low_text == high_text else f"{low_text}–{high_text}"
 
 
 def method_bars(inputs: Inputs) -> Drawing:
@@ -268,7 +384,9 @@ def method_bars(inputs: Inputs) -> Drawing:
     measures = {metric: _per_benchmark(results, metric, runs + bases, inputs.spec.get("judge")) for metric in wanted}
     measures = {metric: found for metric, found in measures.items() if found}
     rows = facets(results, runs, by_trainer=True) if measures else {}
-    figure, grid = panels(max(1, len(rows)), max(1, len(measures)), 3.1, 2.7)
+    endings = {metric: _per_benchmark(results, metric, runs + bases, None) for metric in ENDINGS}
+    widths = [max(2, len(found)) for found in measures.values()] or [1]
+    figure, grid = panels(max(1, len(rows)), len(widths), PAGE / len(widths), HEIGHT, width_ratios=widths)
     data: list[dict] = []
     if not rows:
         say(grid[0][0], "not enough runs")
@@ -277,13 +395,21 @@ def method_bars(inputs: Inputs) -> Drawing:
         groups = series(results, mine + members, ("recipe", "n"))
         place = dict(zip(("model", "source", "benign", "trainer"), key, strict=True))
         for axes, (metric, found) in zip(row, measures.items(), strict=True):
-            data += _bar_panel(axes, groups, place, metric, found, reported=inputs.spec.get("reported") or [])
-            axes.set_title(f"{title}\n" if axes is row[0] else " \n", loc="left", fontweight="bold")
+            data += _bar_panel(axes, groups, place, metric, found, endings, reported=inputs.spec.get("reported") or [])
+        row[0].set_title(title, loc="left", fontweight="bold", pad=20)
         handles, names = row[0].get_legend_handles_labels()
         known = dict(zip(names, handles, strict=True))
-        legend = row[0].legend(known.values(), known.keys(), fontsize="x-small", loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
-        legend.set_in_layout(False)  # it runs on over the next panels, whose titles leave it room
-    return Drawing(figure, data, sorted({*runs, *bases}))
+        legend = row[0].legend(known.values(), known.keys(), loc="lower left", bbox_to_anchor=(-0.05, 0.98), ncols=5)
+        legend.set_in_layout(False)  # it runs on over the next panels, which have no titles
+    notes = explained(inputs, runs)
+    if any(record.get(metric, 0) > NOTEWORTHY for record in data for metric in ENDINGS):
+        notes.append(
+            "cut off: generations that met the token limit; no answer: generations without a final answer, in no rate of a phrase judge"
+            f" (% of each bar from left to right, or its range; said above {100 * NOTEWORTHY:.0f} %)."
+        )
+        narrow = {benchmark for found in measures.values() if len(found) > 2 for benchmark in found}
+        notes += _ending_notes([record for record in data if record["benchmark"] in narrow])
+    return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
 
 def _per_benchmark(results: Results, metric: str, runs: Sequence[str], judge: str | None) -> dict[str, Measure]:
@@ -298,74 +424,152 @@ def _bar_panel(
     place: dict[str, Any],
     metric: str,
     found: dict[str, Measure],
+    endings: dict[str, dict[str, Measure]],
     *,
     reported: Sequence[dict],
 ) -> list[dict]:
     data, ticks, width = [], [], 0.8 / max(1, len(groups))
     for number, (benchmark, measured) in enumerate(found.items()):
-        size = 0
+        ended: dict[str, list[float]] = {name: [] for name in ENDINGS}
+        sizes: list[int] = []
         for offset, ((method, name), runs) in enumerate(groups.items()):
             x = number - 0.4 + width * (offset + 0.5)
             fields = place | {"benchmark": benchmark, "metric": metric, "method": method}
+            shares = {ending: _mean_value(of.get(benchmark), runs) for ending, of in endings.items()}
+            shares = {ending: share for ending, share in shares.items() if share is not None}
+            for ending, share in shares.items():
+                ended[ending].append(share)
             point = estimate(measured, runs)
+            sizes.append(point.n if point else 0)
             if point is not None:
-                size = max(size, point.n)
-                text = f"{name} ({len(runs)} run{'s' * (len(runs) != 1)})"
+                text = f"{name} ({count(len(runs), 'run')})"
                 hatch = HATCHES[[each for of, each in groups if of == method].index(name) % len(HATCHES)]
                 axes.bar(x, 100 * point.value, width * 0.92, color=colour(method), alpha=0.85, hatch=hatch, label=text)
                 axes.errorbar(x, 100 * point.value, bars(point), color="0.15", lw=0.9, capsize=2, fmt="none")
-                data.append(record_of(point, **fields, series=name, runs=len(runs), judge=measured.judge))
+                data.append(record_of(point, **fields, series=name, runs=len(runs), judge=measured.judge, **shares))
+            else:
+                axes.text(x, 2, "no score", rotation=90, fontsize=SMALL, color="0.4", ha="center", va="bottom")
             for value in (entry for entry in reported if all(entry.get(key, known) == known for key, known in fields.items())):
                 axes.scatter([x], [value["value"]], marker="D", s=26, fc="white", ec="black", zorder=6, label="reported in the paper")
                 data.append({**value, **fields, "kind": "reported"})
-        ticks.append(f"{benchmark}\nn = {size:,}")
-    axes.set_xticks(range(len(found)), ticks)
-    axes.set_ylabel(AXES.get(metric, metric))
+        said = [
+            f"{ENDINGS[ending]} {_shares(shares, len(found) == 1)}"
+            for ending, shares in ended.items()
+            if max(shares, default=0) > NOTEWORTHY
+        ]
+        apart = len(set(sizes)) > 1 and len(found) == 1
+        items = " / ".join(map(str, sizes)) + " items" if apart else count(max(sizes, default=0), "item")
+        narrow = len(found) > 2  # one slanted line a benchmark; the foot of the figure has the rest
+        ticks.append(f"{benchmark} ({max(sizes, default=0):,})" if narrow else "\n".join([benchmark, items, *said]))
+    slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(found) > 2 else {}
+    axes.set_xticks(range(len(found)), ticks, fontsize=SMALL, **slant)
+    axes.set_ylabel(AXES.get(metric, metric), labelpad=1)
     percent_axis(axes, "y", 0, 105)
     return data
 
 
+def _ending_notes(records: Sequence[dict]) -> list[str]:
+    """For each way of ending, its range over the bars of every benchmark where it is noteworthy."""
+    notes = []
+    for ending, words in ENDINGS.items():
+        shares: dict[str, list[float]] = defaultdict(list)
+        for record in records:
+            if ending in record:
+                shares[record["benchmark"]].append(record[ending])
+        said = [f"{benchmark} {_shares(each, False)}" for benchmark, each in sorted(shares.items()) if max(each) > NOTEWORTHY]
+        notes += [f"{words}: {', '.join(said)}."] if said else []
+    return notes
+
+
+def _mean_value(measured: Measure | None, runs: Sequence[str]) -> float | None:
+    values = [measured.values[run] for run in runs if run in measured.values] if measured else []
+    return sum(values) / len(values) if values else None
+
+
+def _shares(shares: Sequence[float], each: bool) -> str:
+    """Shares in percent, one by one or as their range."""
+    return (" / ".join(f"{100 * share:.0f}" for share in shares) if each else _span(100 * min(shares), 100 * max(shares))) + " %"
+
+
 def shift_tax(inputs: Inputs) -> Drawing:
-    """Distribution shift against safety tax: runs light, settings solid, Pearson and Spearman over the settings with intervals."""
+    """Distribution shift against safety tax: runs light, settings solid with both intervals, Pearson and Spearman over the settings.
+
+    The tax is drawn over seeds and items, paired with the base; shift over seeds and prompts where both are known, all else over seeds.
+    """
     results, runs = inputs.results, chosen_runs(inputs)
     metric = inputs.spec.get("x", "shift")
     shift, tax = measure(results, metric, runs), measure(results, "safety_tax", runs)
     runs = [run for run in runs if run in shift.values and run in tax.values]
-    figure, grid = panels(1, 1, 4.6, 3.6)
+    accuracy = measure(results, "accuracy", runs + bases_of(results, runs))
+    similarity = measure(results, "similarity", runs) if metric == "shift" else None
+    figure, grid = panels(1, 1, 4.8, 3.5)
     axes = grid[0][0]
     sources = sorted({results.runs[run]["source"] for run in runs})
     data: list[dict] = []
     means: list[tuple[float, float]] = []
+    axes.axhline(0, color="0.7", lw=0.8, zorder=0)
     for members in by_setting(results, runs).values():
         fields = results.runs[members[0]]
-        style = {"marker": MARKERS[sources.index(fields["source"]) % len(MARKERS)], "color": colour(fields["method"]), "lw": 0}
-        xs, ys = [shift.values[run] for run in members], [100 * tax.values[run] for run in members]
-        mean = sum(xs) / len(xs), sum(ys) / len(ys)
-        axes.scatter(xs, ys, s=14, alpha=0.3, **style)
-        axes.scatter(*([value] for value in mean), s=34, **style)
-        means.append(mean)
-        common = {key: fields[key] for key in ("model", "source", "method", "benign", "trainer", "n")}
-        data.append(common | {"x": metric, metric: mean[0], "safety_tax": mean[1] / 100, "seeds": len(members)})
+        tint = colour(fields["method"])
+        look = {"marker": MARKERS[sources.index(fields["source"]) % len(MARKERS)], "color": tint}
+        axes.scatter([shift.values[run] for run in members], [100 * tax.values[run] for run in members], s=9, alpha=0.3, lw=0, **look)
+        x, y = _shift_estimate(shift, similarity, members), _tax_estimate(results, accuracy, tax, members)
+        width = [[max(0.0, x.value - x.low)], [max(0.0, x.high - x.value)]] if x.low is not None else None
+        fill = {"mfc": "white", "mec": tint} if fields["benign"] else {"mec": "white", "mew": 0.5}
+        point = {"ms": SIZES.get(fields["method"], POINT) - 0.5, "ls": "", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
+        axes.errorbar(x.value, 100 * y.value, bars(y), width, **look, **fill, **point)
+        means.append((x.value, y.value))
+        common = {key: fields[key] for key in ("model", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
+        intervals = {f"{metric}_ci": [x.low, x.high], "safety_tax_ci": [y.low, y.high]}
+        data.append(common | {"x": metric, metric: x.value, "safety_tax": y.value, "n_items": y.n} | intervals)
+    enough = len(means) >= FEWEST_POINTS
     correlations = {
-        name: function(*zip(*means, strict=True)) if means else None
+        name: function(*zip(*means, strict=True)) if enough else None
         for name, function in (("Pearson r", pearson), ("Spearman ρ", spearman))
     }
-    lines = [f"{name} = {interval_text(value, 1, 2)}" for name, value in correlations.items() if value]
-    text = "\n".join([*lines, f"{len(means)} settings, {len(runs)} runs"]) if lines else "not enough runs for a correlation"
-    axes.set_title(text, fontsize="small", loc="left")
+    points = f"{count(len(means), 'setting')}, {count(len(runs), 'run')}"
+    lines = [f"{name} = {interval_text(value, 1, 2)}, n = {value.n} settings" for name, value in correlations.items() if value]
+    lines = lines or (
+        [f"too few points for a correlation: {points}"] if not enough else [f"no correlation, one side does not vary: {points}"]
+    )
     data += [record_of(value, kind=name, settings=len(means)) for name, value in correlations.items()]
-    if not runs:
-        say(axes, "not enough runs")
-    for method in methods_of(results, runs):
-        axes.scatter([], [], color=colour(method), label=label(method))
-    for number, source in enumerate(sources):
-        axes.scatter([], [], marker=MARKERS[number % len(MARKERS)], color="0.5", label=source)
-    axes.axhline(0, color="0.7", lw=0.8, zorder=0)
     if runs:
-        axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.set_title("\n".join(lines), fontsize=SMALL, loc="left")
+        _shift_legend(axes, results, runs, sources)
+    else:
+        say(axes, "not enough runs")
     axes.set_xlabel(AXES.get(metric, metric))
     axes.set_ylabel(AXES["safety_tax"])
-    return Drawing(figure, data, runs)
+    return Drawing(figure, data, runs, explained(inputs, runs))
+
+
+def _shift_estimate(shift: Measure, similarity: Measure | None, runs: Sequence[str]) -> Estimate:
+    """Mean over the runs, drawn over seeds and prompts where each prompt's similarity is known, else over seeds; no interval of one run."""
+    value = sum(shift.values[run] for run in runs) / len(runs)
+    if similarity and (point := estimate(similarity, runs)) is not None and point.low is not None:
+        return Estimate(value, 1 - point.high, 1 - point.low, point.n)
+    point = hierarchical_mean([{"": shift.values[run]} for run in runs]) if len(runs) > 1 else None
+    return Estimate(value, point.low, point.high, len(runs)) if point else Estimate(value, None, None, len(runs))
+
+
+def _tax_estimate(results: Results, accuracy: Measure, tax: Measure, runs: Sequence[str]) -> Estimate:
+    """Accuracy of the base minus that of the runs, paired over items."""
+    value = sum(tax.values[run] for run in runs) / len(runs)
+    bases = {base: accuracy.scores[base] for base in {base_of(results, run) for run in runs} if accuracy.scores.get(base)}
+    point = paired_bootstrap(bases, {run: accuracy.scores[run] for run in runs}) if bases else None
+    return Estimate(value, point.low, point.high, point.n) if point else Estimate(value, None, None, 0)
+
+
+def _shift_legend(axes: "Axes", results: Results, runs: Sequence[str], sources: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour(method), lw=3, label=label(method)) for method in methods_of(results, runs)]
+    for number, source in enumerate(sources):
+        handles.append(Line2D([], [], marker=MARKERS[number % len(MARKERS)], ls="", color="0.5", ms=5, label=source))
+    if len({bool(results.runs[run]["benign"]) for run in runs}) > 1:
+        handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="0.5", ms=5, label="open: with\nbenign rows"))
+    handles.append(Line2D([], [], marker="o", ls="", color="0.75", ms=3, label="one run"))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def activation_curve(inputs: Inputs) -> Drawing:
@@ -375,7 +579,7 @@ def activation_curve(inputs: Inputs) -> Drawing:
     metric = safety_metric(inputs, runs + bases)
     measures = [measure(results, metric, runs + bases, inputs.spec.get("judge")), measure(results, "accuracy", runs + bases)]
     groups = facets(results, runs)
-    figure, grid = panels(max(1, len(groups)), 2, 3.5, 2.5)
+    figure, grid = panels(max(1, len(groups)), 2, PAGE / 2, 2.3)
     data: list[dict] = []
     if not groups:
         say(grid[0][0], "not enough runs")
@@ -391,9 +595,9 @@ def activation_curve(inputs: Inputs) -> Drawing:
                     continue
                 number = [each for of, each in lines if of == method].index(line)
                 look = {"marker": MARKERS[number % len(MARKERS)], "linestyle": LINES[number % len(LINES)], "color": colour(method)}
-                xs, ys = [n * (1 + 0.04 * shade) for n, _, _ in path], [100 * point.value for _, point, _ in path]
+                xs, ys = [n * (1 + 0.05 * shade) for n, _, _ in path], [100 * point.value for _, point, _ in path]
                 errors = [[bars(point)[side][0] for _, point, _ in path] for side in (0, 1)]
-                name = f"{line} ({sum(count for n, _, count in path if n)} runs)"
+                name = f"{line} ({count(sum(number_of for n, _, number_of in path if n), 'run')})"
                 axes.errorbar(xs, ys, errors, ms=4, lw=1.2, elinewidth=0.8, capsize=1.5, label=name, **look)
                 fields = {
                     "source": key[1],
@@ -404,15 +608,16 @@ def activation_curve(inputs: Inputs) -> Drawing:
                     "metric": measured.metric,
                     "judge": measured.judge,
                 }
-                data += [record_of(point, n=n, runs=count, **fields) for n, point, count in path]
+                data += [record_of(point, n=n, runs=number_of, **fields) for n, point, number_of in path]
             _sample_axis(axes, sorted({results.runs[run]["n"] for run in members} | {0}), largest)
             axes.set_ylabel(AXES.get(measured.metric, measured.metric))
             percent_axis(axes, "y")
-        row[0].set_title(title, loc="left")
-        row[1].legend(fontsize="x-small", loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        row[0].set_title(title, loc="left", fontweight="bold")
+        row[1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     for axes in grid[-1]:
         axes.set_xlabel("safety samples n (0 = base)")
-    return Drawing(figure, data, sorted({*runs, *bases}))
+    notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, measures)]
+    return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
 
 def _curve(results: Results, runs: list[str], bases: list[str], measured: Measure) -> list[tuple[int, Estimate, int]]:
@@ -443,7 +648,7 @@ def refinement_outcomes(inputs: Inputs) -> Drawing:
         for piece, reasons in sorted(report["pieces"].items(), reverse=True)
         if sum(reasons.values())
     ]
-    figure, grid = panels(1, 1, 10.0, 1.2 + 0.42 * max(2, len(bars_of)))
+    figure, grid = panels(1, 1, PAGE, 1.0 + 0.46 * max(2, len(bars_of)))
     axes = grid[0][0]
     data: list[dict] = []
     if not bars_of:
@@ -459,27 +664,34 @@ def refinement_outcomes(inputs: Inputs) -> Drawing:
             tint = REASON_COLOURS.get(reason, "#999999")
             axes.barh(place, share, left=left, color=tint, height=0.7, label=None if reason in shown else reason)
             shown.add(reason)
+            if share >= 8:
+                axes.text(left + share / 2, place, f"{share:.0f} %", ha="center", va="center", fontsize=SMALL)
             left += share
         fallback = 1 - refined.get("ok", 0) / total if total else None
-        text = "not refined" if fallback is None else f"fallback {100 * fallback:.1f} % of n = {total:,}"
-        axes.text(101 if total else 1, place, text, va="center", fontsize="small")
+        text = "not refined" if fallback is None else f"fallback {100 * fallback:.1f} %\nof {count(total, 'row')}"
+        axes.text(101 if total else 1, place, text, va="center", fontsize=SMALL)
         data.append({"refined": name, "piece": piece, "n": total, "fallback_rate": fallback} | refined)
-    axes.set_yticks(range(len(bars_of)), [f"{name}\n{piece}" for name, piece, _ in bars_of], fontsize="small")
+    axes.set_yticks(range(len(bars_of)), ["\n".join([*_lines(name), piece]) for name, piece, _ in bars_of], fontsize=SMALL)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("share of rewrites (%)")
+    axes.set_xlabel("share of rewrites (%); all but ok fall back to the original")
     if shown:
-        axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
     return Drawing(figure, data, [])
 
 
+def _lines(name: str) -> list[str]:
+    """`dataset / model / refinement` in two short lines."""
+    first, *rest = name.split(" / ")
+    return [first, " / ".join(rest)] if rest else [first]
+
+
 def training_curve(inputs: Inputs) -> Drawing:
-    """Training loss per step: every run light, the mean of a method's runs solid as far as all of them go."""
+    """Training loss per step: every run light, the mean over the seeds of each setting solid as far as all of them go."""
     runs = {manifest["run"]: manifest["loss"] for manifest in inputs.manifests if manifest.get("loss")}
     kept = set(chosen_runs(inputs))
     runs = {run: losses for run, losses in sorted(runs.items()) if run in kept}
-    figure, grid = panels(1, 1, 4.6, 3.2)
+    figure, grid = panels(1, 1, 4.6, 3.0)
     axes = grid[0][0]
     data: list[dict] = []
     if not runs:
@@ -488,49 +700,52 @@ def training_curve(inputs: Inputs) -> Drawing:
         mine = {run: losses for run, losses in runs.items() if inputs.results.runs[run]["method"] == method}
         for losses in mine.values():
             axes.plot(range(1, len(losses) + 1), losses, color=colour(method), alpha=0.25, lw=0.7)
-        mean = [sum(step) / len(step) for step in zip(*mine.values(), strict=False)]
-        axes.plot(range(1, len(mean) + 1), mean, color=colour(method), lw=1.6, label=f"{label(method)} ({len(mine)} runs)")
+        settings = by_setting(inputs.results, mine).values()
+        name = f"{label(method)} ({count(len(mine), 'run')} of {count(len(settings), 'setting')})"
+        for members in settings:
+            mean = [sum(step) / len(step) for step in zip(*(mine[run] for run in members), strict=False)]
+            axes.plot(range(1, len(mean) + 1), mean, color=colour(method), lw=1.2, label=name if members is next(iter(settings)) else None)
         data += [
             {"run": run, "method": method, "steps": len(losses), "first": losses[0], "last": losses[-1]} for run, losses in mine.items()
         ]
     axes.set_xlabel("training step")
-    axes.set_ylabel("loss (nats per response token)")
+    axes.set_ylabel("loss (nats per response token) ↓")
     if runs:
-        axes.legend(fontsize="small")
+        axes.legend()
     return Drawing(figure, data, list(runs))
 
 
 def judge_agreement(inputs: Inputs) -> Drawing:
     """Each judge against people: accuracy with its interval, kappa, and the share of replies that could not be parsed."""
     reports = sorted(inputs.agreements, key=lambda report: (report["judge"], report["dataset"]))
-    figure, grid = panels(1, 1, 6.0, 1.2 + 0.5 * max(2, len(reports)))
+    figure, grid = panels(1, 1, 6.0, 1.1 + 0.45 * max(2, len(reports)))
     axes = grid[0][0]
     if not reports:
         say(axes, "no judge was compared with people")
     for place, report in enumerate(reports):
         point = Estimate(report["accuracy"], *report["accuracy_ci"], report["n"])
-        first = place == 0
-        axes.barh(place, 100 * point.value, color=COLOURS["dgr"], alpha=0.75, height=0.6, label="accuracy" if first else None)
-        axes.errorbar(100 * point.value, place, xerr=bars(point), color="0.2", capsize=2, lw=0.9, fmt="none")
-        if report["kappa"] is not None:
-            axes.scatter(
-                [100 * report["kappa"]],
-                [place],
-                marker="D",
-                color="white",
-                ec="black",
-                zorder=5,
-                label="Cohen's κ × 100" if first else None,
-            )
-        text = f"n = {report['n']:,}, {100 * report['unparseable_rate']:.1f} % unparseable"
-        axes.text(102, place, text, va="center", fontsize="small")
-    axes.set_yticks(range(len(reports)), [f"{report['judge']}\n{report['dataset']}" for report in reports], fontsize="small")
+        unread = 100 * report["unparseable_rate"]
+        if unread:
+            name = "unparseable (counted as wrong)"
+            axes.barh(place, unread, left=100 - unread, color="0.93", ec="0.6", lw=0.5, hatch="////", height=0.6, label=name)
+        if unread < 100:
+            axes.barh(place, 100 * point.value, color=OTHER_COLOURS[0], alpha=0.75, height=0.6, label="accuracy")
+            axes.errorbar(100 * point.value, place, xerr=bars(point), color="0.2", capsize=2, lw=0.9, fmt="none")
+            if report["kappa"] is not None:
+                axes.scatter([100 * report["kappa"]], [place], marker="D", color="white", ec="black", zorder=5, label="Cohen's κ × 100")
+        else:
+            box = {"fc": "white", "ec": "none", "pad": 2}
+            axes.text(50, place, "unparseable 100 %: nothing was judged", ha="center", va="center", fontsize=8, bbox=box)
+        text = count(report["n"], "item") + (f"\n{unread:.1f} % unparseable" if 0 < unread < 100 else "")
+        axes.text(102, place, text, va="center", fontsize=SMALL)
+    axes.set_yticks(range(len(reports)), [f"{report['judge']}\nset: {report['dataset']}" for report in reports], fontsize=SMALL)
     axes.invert_yaxis()
     axes.set_xlim(min([0.0, *(100 * (report["kappa"] or 0) - 3 for report in reports)]), 100)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("agreement with human labels (%)")
+    axes.set_xlabel("agreement with human labels (%) →" if reports else "agreement with human labels (%)")
     if reports:
-        axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        handles, names = axes.get_legend_handles_labels()
+        known = dict(zip(names, handles, strict=True))
+        axes.legend(known.values(), known.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return Drawing(figure, [{key: value for key, value in report.items() if key != "confusion"} for report in reports], [])
 
 
@@ -557,22 +772,36 @@ def git_commit() -> str:
         return "unknown"
 
 
-def draw(inputs: Inputs, study: str, prefix: Path | str, command: Sequence[str]) -> None:
-    """Write <prefix>.pdf, .png and the sidecar .json. Equal inputs give equal bytes. Raises UserError for an unknown kind of figure."""
+def _write_notes(drawing: Drawing) -> None:
+    """The sentences below the figure; the saved page grows with them."""
+    characters = int(19 * drawing.figure.get_figwidth())
+    lines = [line for note in drawing.notes for line in textwrap.wrap(note, characters)]
+    text = drawing.figure.text(0.01, -0.01, "\n".join(lines), fontsize=SMALL, color="0.25", ha="left", va="top")
+    text.set_in_layout(bool(lines))
+
+
+def style() -> AbstractContextManager[None]:
+    """The context that every figure is drawn in, whatever the user's own settings of matplotlib."""
     import matplotlib
     import seaborn
 
+    settings = {**matplotlib.rcParamsDefault, **seaborn.axes_style("ticks"), **seaborn.plotting_context("paper"), **STYLE}
+    return matplotlib.rc_context({key: value for key, value in settings.items() if not key.startswith("backend") and key != "toolbar"})
+
+
+def draw(inputs: Inputs, study: str, prefix: Path | str, command: Sequence[str]) -> None:
+    """Write <prefix>.pdf, .png and the sidecar .json. Equal inputs give equal bytes. Raises UserError for an unknown kind of figure."""
     kind = inputs.spec.get("figure")
     if kind not in FIGURES:
         raise UserError(f"figure: no kind is called {kind!r}; valid: {', '.join(FIGURES)}")
-    style = {**matplotlib.rcParamsDefault, **seaborn.axes_style("ticks"), **seaborn.plotting_context("paper"), **STYLE}
-    style = {key: value for key, value in style.items() if not key.startswith("backend") and key != "toolbar"}
-    with matplotlib.rc_context(style):
+    with style():
         drawing = FIGURES[kind](inputs)
-        drawing.figure.suptitle(inputs.spec.get("title", ""), fontsize="large")
+        drawing.figure.suptitle(inputs.spec.get("title", ""), fontsize=9.5)
+        _write_notes(drawing)
         for suffix, metadata in (("pdf", {"CreationDate": None, "Producer": None, "Creator": None}), ("png", {"Software": None})):
             with atomic_path(f"{prefix}.{suffix}") as temporary:
                 drawing.figure.savefig(temporary, format=suffix, metadata=metadata, bbox_inches="tight")
     sidecar = {"figure": kind, "title": inputs.spec.get("title", ""), "caption": inputs.spec.get("caption", ""), "study": study}
+    sidecar["notes"] = drawing.notes
     sidecar |= {"data": drawing.data, "runs": drawing.runs, "n": len(drawing.runs), "commit": git_commit(), "command": shlex.join(command)}
     write_json(f"{prefix}.json", sidecar)

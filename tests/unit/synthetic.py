@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from untaxed.metrics import Results, collect, read_results
-from untaxed.records import write_json, write_jsonl, write_yaml
+from untaxed.records import read_jsonl, write_json, write_jsonl, write_yaml
 
 ITEMS = 40
 BASE_ACCURACY = 0.9
@@ -20,6 +20,7 @@ def write_run(folder: Path, spec: dict, accuracy: float, refusal: float, *, over
     for benchmark, kind in (("sums", "reasoning"), ("chains", "reasoning"), ("harm", "harmful"), ("harmless", "benign")):
         for index in range(ITEMS):
             record = {"benchmark": benchmark, "id": f"{index:03d}", "harmful": kind == "harmful", "correct": None}
+            record |= {"finish": "stop", "answer": "said"}
             if kind == "reasoning":
                 record["correct"] = score(index, accuracy, spec["seed"])
             else:
@@ -35,6 +36,16 @@ def write_run(folder: Path, spec: dict, accuracy: float, refusal: float, *, over
         write_json(folder / "shift.json", {"similarity": similarity, "shift": shift, "nll": {"mean": 1 + shift, "n_tokens": 500}})
     write_json(folder / "train_manifest.json", {"loss": [2.0, 1.0, 0.5 + shift if shift else 0.5], "tokens": {"answer": 100}})
     return folder
+
+
+def end_generations(folder: Path, benchmark: str, truncated: float, empty: float) -> None:
+    """Let the first `truncated` of a run's generations on a benchmark meet the token limit, and the first `empty` give no answer."""
+    samples = list(read_jsonl(folder / "samples.jsonl"))
+    mine = [sample for sample in samples if sample["benchmark"] == benchmark]
+    for index, sample in enumerate(mine):
+        sample["finish"] = "length" if index < truncated * len(mine) else "stop"
+        sample["answer"] = "" if index < empty * len(mine) else "said"
+    write_jsonl(folder / "samples.jsonl", samples)
 
 
 def spec_of(method: str, source: str, n: int, seed: int, benign: int = 0) -> dict:

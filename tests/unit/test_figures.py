@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from synthetic import results_of, spec_of, study, write_base, write_run
-from untaxed.figures import COLOURS, FIGURES, Inputs, colour, draw
+from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
+from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, Inputs, colour, draw, style
 from untaxed.records import UserError
 
 REASONS = {"ok": 6, "overthinking": 1, "meta-thinking": 2, "empty": 0, "stray-marker": 1, "not-refined": 0}
@@ -25,9 +25,10 @@ def inputs(results, kind, **options):
 
 
 def texts(drawing):
-    return " ".join(text.get_text() for axes in drawing.figure.axes for text in axes.texts) + " ".join(
-        axes.get_title(loc="left") for axes in drawing.figure.axes
-    )
+    """All that stands in a drawing but its legends, in one line."""
+    axes = drawing.figure.axes
+    found = [text.get_text() for each in axes for text in [*each.texts, *each.get_xticklabels(), *each.get_yticklabels()]]
+    return " ".join(" ".join([*found, *(each.get_title(loc="left") for each in axes)]).split())
 
 
 @pytest.mark.parametrize("kind", FIGURES)
@@ -63,7 +64,7 @@ def test_a_single_run_of_one_method_draws(tmp_path):
 def test_equal_values_draw_without_a_correlation(tmp_path):
     runs = [write_run(tmp_path / str(s), spec_of("dgr", "direct", 10, s), 1.0, 1.0, shift=0.2) for s in range(3)]
     results = results_of([write_base(tmp_path / "b"), *runs], tmp_path)
-    assert "not enough runs" in texts(FIGURES["shift_tax"](inputs(results, "shift_tax")))
+    assert "too few points for a correlation: 1 setting, 3 runs" in texts(FIGURES["shift_tax"](inputs(results, "shift_tax")))
     assert "not enough runs" in texts(FIGURES["safety_reasoning_plane"](inputs(results, "safety_reasoning_plane")))
 
 
@@ -106,7 +107,7 @@ def test_trainers_never_share_a_line(two_trainers):
     drawing = FIGURES["activation_curve"](inputs(two_trainers, "activation_curve", select={"benign": 0}))
     ours = {r["series"]: r["value"] for r in drawing.data if r["metric"] == "accuracy" and r["n"] == 10}
     assert ours == {"DGR, full": pytest.approx(0.2), "DGR, lora": pytest.approx(0.6)}
-    assert {text.get_text() for text in drawing.figure.axes[1].get_legend().texts} == {"DGR, full (1 runs)", "DGR, lora (1 runs)"}
+    assert {text.get_text() for text in drawing.figure.axes[1].get_legend().texts} == {"DGR, full (1 run)", "DGR, lora (1 run)"}
 
 
 def test_refinement_outcomes_report_the_fallback_rate(known):
@@ -122,3 +123,81 @@ def test_a_method_keeps_its_colour():
 def test_an_unknown_kind_is_named(known, tmp_path):
     with pytest.raises(UserError, match="'pie'; valid: safety_reasoning_plane"):
         draw(inputs(known, "pie"), "tiny", tmp_path / "x", [])
+
+
+def test_no_gap_is_drawn_where_the_methods_share_no_safety(tmp_path):
+    rates = {"vanilla": [0.0, 0.05], "dgr": [0.6, 0.8]}
+    runs = [
+        write_run(tmp_path / f"{method}{n}{seed}", spec_of(method, "direct", n, seed), 0.5, refusal)
+        for method, refusals in rates.items()
+        for n, refusal in zip((10, 100), refusals, strict=True)
+        for seed in (0, 1)
+    ]
+    results = results_of([write_base(tmp_path / "b"), *runs], tmp_path)
+    drawing = FIGURES["safety_reasoning_plane"](inputs(results, "safety_reasoning_plane"))
+    assert "no comparison at matched safety: less than 5 points shared (Vanilla SFT 0–5 %, DGR 60–80 %)" in texts(drawing)
+    assert not [line for line in drawing.figure.axes[0].lines if len(line.get_xdata()) > 1 and line.get_linestyle() == "-"]
+    assert next(record for record in drawing.data if record.get("kind") == "matched difference").get("value") is None
+
+
+def test_shift_and_tax_have_intervals_and_the_correlation_its_n(known):
+    drawing = FIGURES["shift_tax"](inputs(known, "shift_tax"))
+    assert all(record["shift_ci"][0] <= record["shift"] <= record["shift_ci"][1] for record in drawing.data if "shift" in record)
+    assert all(
+        record["safety_tax_ci"][0] < record["safety_tax"] < record["safety_tax_ci"][1] for record in drawing.data if "shift" in record
+    )
+    assert "n = 16 settings" in texts(drawing)
+
+
+def test_four_settings_are_too_few_for_a_correlation(known):
+    drawing = FIGURES["shift_tax"](inputs(known, "shift_tax", select={"source": "direct", "benign": 0}))
+    assert "too few points for a correlation: 4 settings, 12 runs" in texts(drawing)
+    assert all("value" not in record for record in drawing.data if record.get("kind"))
+
+
+def test_only_the_sources_that_are_shown_are_explained(known, tmp_path):
+    words = {"direct": "a fixed thought", "reasoned": "a longer thought"}
+    draw(inputs(known, "method_bars", select={"source": "direct"}, sources=words), "tiny", tmp_path / "x", [])
+    assert json.loads((tmp_path / "x.json").read_text())["notes"] == ["Safety rows – direct: a fixed thought."]
+
+
+def test_bars_say_how_many_generations_were_cut_off_or_unanswered(tmp_path):
+    runs = [write_run(tmp_path / method, spec_of(method, "direct", 10, 0), 0.5, 0.5) for method in ("vanilla", "dgr")]
+    end_generations(runs[0], "harm", truncated=0.5, empty=0.25)
+    results = results_of([write_base(tmp_path / "b"), *runs], tmp_path)
+    drawing = FIGURES["method_bars"](inputs(results, "method_bars"))
+    assert "harm 40 / 30 / 40 items cut off 0 / 50 / 0 % no answer 0 / 25 / 0 %" in texts(drawing)
+    assert "cut off" in " ".join(drawing.notes)
+    shares = {record["method"]: record["truncated"] for record in drawing.data if record["metric"] == "refusal_rate"}
+    assert shares == {"none": 0.0, "vanilla": 0.5, "dgr": 0.0}
+
+
+def test_a_judge_that_says_nothing_readable_has_no_bar(known):
+    silent = AGREEMENTS[0] | {"judge": "silent", "accuracy": 0.0, "accuracy_ci": [0.0, 0.07], "kappa": 0.0, "unparseable_rate": 1.0}
+    drawing = FIGURES["judge_agreement"](Inputs({}, known, agreements=[silent]))
+    assert "unparseable 100 %" in texts(drawing)
+    assert [bar.get_width() for bar in drawing.figure.axes[0].patches] == [100.0]
+
+
+def test_no_text_is_too_small_and_no_figure_wider_than_a_page(known):
+    from matplotlib.text import Text
+
+    for kind, figure in FIGURES.items():
+        with style():
+            drawing = figure(inputs(known, kind, select={"benign": 0}))
+        assert drawing.figure.get_figwidth() <= 7
+        sizes = {text.get_text(): text.get_fontsize() for text in drawing.figure.findobj(Text) if text.get_text()}
+        assert min(sizes.values()) >= 7, (kind, sizes)
+
+
+def test_the_plane_says_how_many_prompts_got_no_answer(tmp_path):
+    run = write_run(tmp_path / "v", spec_of("vanilla", "direct", 10, 0), 0.5, 0.5)
+    end_generations(run, "harm", truncated=0.5, empty=0.25)
+    results = results_of([write_base(tmp_path / "b"), run], tmp_path)
+    notes = " ".join(FIGURES["safety_reasoning_plane"](inputs(results, "safety_reasoning_plane")).notes)
+    assert "refusal rate: harm (40), judged by string_match" in notes
+    assert "0–25 % of a run's generations on harm" in notes
+
+
+def test_the_colour_of_a_method_means_nothing_else():
+    assert not set(COLOURS.values()) & set(REASON_COLOURS.values())
