@@ -44,19 +44,17 @@ rule list_runs:
     log:
         f"{LOGS}/list_runs.log",
     localrule: True
+    conda:
+        "../envs/core.yaml"
     resources:
         mem_mb=500,
         runtime=5,
     params:
-        runs=list(STUDY.runs),
+        runs=[f"{RESULTS}/runs/{run}" for run in STUDY.runs],
     message:
         "List the runs of the study"
-    run:
-        from untaxed.records import write_text
-
-        write_text(
-            output[0], "".join(f"{RESULTS}/runs/{run}\n" for run in params.runs)
-        )
+    shell:
+        "printf '%s\\n' {params.runs:q} > {output} 2> {log}"
 
 
 rule collect:

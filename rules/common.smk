@@ -40,3 +40,10 @@ def verdict_counts(wildcards, output):
     """What the report's first page and its list of results say of the claims, read when the report is made."""
     with open(output.verdicts) as file:
         return {"claims": json.load(file)["counts"]}
+
+
+def judge_work(judge, what):
+    """Where a judge that asks a model keeps its replies as they come."""
+    if not STUDY.judge_spec(judge)["engine"]:
+        return []
+    return ["--work-file", f"{RESULTS}/work/judge-{what}-{judge}.jsonl"]

@@ -1,13 +1,6 @@
 # Samples x judge -> verdicts; re-judging never generates again. Each judge is measured on a human-labelled set.
 
 
-def judge_work(judge, what):
-    """Where a judge that asks a model keeps its replies as they come."""
-    if not STUDY.judge_spec(judge)["engine"]:
-        return []
-    return ["--work-file", f"{RESULTS}/work/judge-{what}-{judge}.jsonl"]
-
-
 rule judge:
     input:
         samples=rules.evaluate.output[0],

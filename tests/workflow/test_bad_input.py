@@ -95,6 +95,8 @@ def test_the_budget_names_the_file_that_is_broken(text: str | None, said: str, r
 FILES = {
     "broken YAML": ("study: [\n  x", "studies/smoke.yaml: not YAML (line 2)"),
     "no file": (None, "studies/smoke.yaml: no such file"),
+    "a list": ("- a\n", "studies/smoke.yaml: must be a mapping of keys; found list"),
+    "nothing": ("", "studies/smoke.yaml: must be a mapping of keys; found NoneType"),
 }
 
 
@@ -123,3 +125,29 @@ def test_the_launcher_says_one_line_and_ends_with_1(wrong: str, copy) -> None:
     assert result.stdout == ""
     assert result.stderr.startswith(f"error: {copy / said}")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["study: [\n  x", "- a\n", None])
+def test_the_launcher_names_a_broken_overlay_of_the_user(text: str | None, copy, tmp_path: Path) -> None:
+    overlay = tmp_path / "mine.yaml"
+    if text is not None:
+        overlay.write_text(text)
+    result = start(copy, "smoke", "-n", "--configfile", str(overlay))
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {overlay}: ")
+    assert len((result.stdout + result.stderr).splitlines()) == 1
+
+
+def test_an_overlay_of_the_user_is_laid_over_the_study(copy, tmp_path: Path) -> None:
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text("experiments: {smoke_benign: {seeds: [7]}}")
+    result = start(copy, "smoke", "-n", "--configfile", str(overlay))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Train organism--organism-direct-benign--organism-smoke--n10--s7" in result.stdout + result.stderr
+
+
+def test_an_unknown_study_is_one_line_that_lists_the_studies(copy) -> None:
+    result = start(copy, "nosuchstudy")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == ("error: no study is called 'nosuchstudy'; there are laptop, smoke, organism, paper, and test, lint, setup\n")
