@@ -1,6 +1,6 @@
 """Let a model say safety rows in its own words (DGR's first half): rows and a model folder in, one generation per row and piece out.
 
-python scripts/rewrite.py --spec '{"engine": {"backend": "transformers"}, "prompts": {"reasoning": "prompts/dgr_reasoning.txt", ...}, ...}' \\
+python scripts/rewrite.py --spec '{"engine": {"backend": "transformers"}, "prompts": {"answer": "prompts/dgr_answer.txt"}, ...}' \\
     --rows rows.jsonl --model models/base --work-file work/generations.jsonl --output generations.jsonl
 """
 

@@ -404,7 +404,7 @@ def method_bars(inputs: Inputs) -> Drawing:
     notes = explained(inputs, runs)
     if any(record.get(metric, 0) > NOTEWORTHY for record in data for metric in ENDINGS):
         notes.append(
-            "cut off: generations that met the token limit; no answer: generations without a final answer, in no rate of a phrase judge"
+            "cut off: generations that met the token limit; no answer: without a final answer, to a phrase judge neither refusal nor harm"
             f" (% of each bar from left to right, or its range; said above {100 * NOTEWORTHY:.0f} %)."
         )
         narrow = {benchmark for found in measures.values() if len(found) > 2 for benchmark in found}

@@ -166,7 +166,7 @@ def test_bars_say_how_many_generations_were_cut_off_or_unanswered(tmp_path):
     end_generations(runs[0], "harm", truncated=0.5, empty=0.25)
     results = results_of([write_base(tmp_path / "b"), *runs], tmp_path)
     drawing = FIGURES["method_bars"](inputs(results, "method_bars"))
-    assert "harm 40 / 30 / 40 items cut off 0 / 50 / 0 % no answer 0 / 25 / 0 %" in texts(drawing)
+    assert "harm 40 items cut off 0 / 50 / 0 % no answer 0 / 25 / 0 %" in texts(drawing)
     assert "cut off" in " ".join(drawing.notes)
     shares = {record["method"]: record["truncated"] for record in drawing.data if record["metric"] == "refusal_rate"}
     assert shares == {"none": 0.0, "vanilla": 0.5, "dgr": 0.0}
