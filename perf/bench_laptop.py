@@ -12,13 +12,13 @@ The study's side is the launcher's wall time, with --with-study of a new run ove
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from itertools import zip_longest
 from pathlib import Path
 
 from bench_evaluate import write_tasks
 from measure import ROOT, load_study, machine, made_file, number, parser, prepare, report, table, target
+from peak_memory import watch
 from rule_seconds import wall
 
 PARTS = ("stage", "refine", "train", "evaluate", "judge")
@@ -53,19 +53,19 @@ def main() -> None:
     elif set(options.parts) == set(PARTS):
         text += f"\nBy hand: {number(whole)} s in all" + (", extrapolated from the jobs that were done.\n" if extrapolated else ".\n")
         if ours and ours["done"] == ours["steps"]:
-            record["targets"] = [target(f"by hand / ./untaxed {study.name}", whole / ours["seconds"], 1.0)]
+            record["targets"] = [target(f"by hand / ./untaxed {study.name}", whole / ours["seconds"], 2.0)]
             text += f"The study by Untaxed: {number(ours['seconds'])} s, {ours['steps']} jobs"
-            text += " (run just before).\n" if options.with_study else " (its last log; not the same session).\n"
+            text += f" (run just before; {ours['peak_mib'] / 1024:.1f} GiB of memory at its peak).\n" if options.with_study else ""
+            text += "" if options.with_study else " (its last log; not the same session).\n"
     report(options, f"by_hand_{study.name}", f"The study {study.name} by hand", before, record, text)
 
 
 def run_study(study: str) -> dict:
-    """Run the study over again, downloads excepted. Returns the launcher's wall time and its jobs."""
-    started = time.perf_counter()
-    command = [sys.executable, "untaxed", "--plain", study, "--forcerun", "prepare_dataset", "prepare_model"]
-    if subprocess.run(command, check=False).returncode:
+    """Run the study over again, downloads excepted. Returns the launcher's wall time, its jobs and its peak memory."""
+    found = watch([sys.executable, "untaxed", "--plain", study, "--forcerun", "prepare_dataset", "prepare_model"])
+    if found["exit"]:
         raise SystemExit(f"error: ./untaxed {study} failed; see logs/{study}/snakemake.log")
-    return wall(Path("logs") / study / "snakemake.log") | {"seconds": time.perf_counter() - started}
+    return wall(Path("logs") / study / "snakemake.log") | found
 
 
 def order(study) -> list[str]:

@@ -26,10 +26,9 @@ def held(process: psutil.Process) -> list[tuple[float, str]]:
     return sorted(found, reverse=True)
 
 
-def main(command: list[str]) -> int:
-    if not command:
-        raise SystemExit(__doc__)
-    before, started = machine(), time.time()
+def watch(command: list[str]) -> dict:
+    """Run a command in the repository: {exit, seconds, peak_mib, largest (what held most at the peak)}."""
+    started = time.time()
     peak: tuple[float, list] = (0.0, [])
     process = psutil.Popen(command, cwd=ROOT)
     while process.poll() is None:
@@ -39,14 +38,19 @@ def main(command: list[str]) -> int:
             break
         peak = max(peak, (sum(size for size, _ in now), now))
         time.sleep(2)
+    largest = [{"mib": round(size), "command": words} for size, words in peak[1][:4]]
+    return {"exit": process.wait(), "seconds": round(time.time() - started, 1), "peak_mib": round(peak[0]), "largest": largest}
+
+
+def main(command: list[str]) -> int:
+    if not command:
+        raise SystemExit(__doc__)
+    before, found = machine(), watch(command)
     from untaxed.records import write_json
 
-    largest = [{"mib": round(size), "command": words} for size, words in peak[1][:4]]
-    record = {"command": command, "peak_mib": round(peak[0]), "largest": largest, "seconds": round(time.time() - started, 1)}
-    record |= {"exit": process.returncode, "machine": before}
-    write_json(ROOT / "perf" / f"peak_memory_{Path(command[-1]).stem}.json", record)
-    print(f"peak {peak[0] / 1024:.2f} GiB, {record['seconds']:.0f} s, exit code {process.returncode}", file=sys.stderr)
-    return process.returncode
+    write_json(ROOT / "perf" / f"peak_memory_{Path(command[-1]).stem}.json", {"command": command, **found, "machine": before})
+    print(f"peak {found['peak_mib'] / 1024:.2f} GiB, {found['seconds']:.0f} s, exit code {found['exit']}", file=sys.stderr)
+    return found["exit"]
 
 
 if __name__ == "__main__":
