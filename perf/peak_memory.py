@@ -7,6 +7,7 @@ Snakemake's own benchmark files miss the jobs that the warm server runs. Writes 
 then, and the wall time. Linux only.
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -42,9 +43,10 @@ def watch(command: list[str]) -> dict:
     return {"exit": process.wait(), "seconds": round(time.time() - started, 1), "peak_mib": round(peak[0]), "largest": largest}
 
 
-def main(command: list[str]) -> int:
-    if not command:
-        raise SystemExit(__doc__)
+def main() -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("command", nargs="+", help="after --")
+    command = made.parse_args().command
     before, found = machine(), watch(command)
     from untaxed.records import write_json
 
@@ -54,5 +56,4 @@ def main(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    sys.exit(main(words[words.index("--") + 1 :] if "--" in words else []))
+    sys.exit(main())
