@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 from untaxed.config import Study, Tokens
-from untaxed.judges import JUDGES
 from untaxed.records import UserError, read_jsonl
 
 STAGES = ("distil", "rewrite", "reasoning stage", "train", "evaluate", "judge", "agreement", "shift")
@@ -152,7 +151,7 @@ def evaluate_job(study: Study, count: Counter, run: str) -> Job:
 def judge_job(study: Study, count: Counter, judge: str, run: str) -> Job:
     """A judge that asks a model reads prompt and generation of every item; the others cost nothing that counts."""
     entry = study.config.judges[judge]
-    name, written = f"{run}/{judge}", min(JUDGES[entry.kind].max_new_tokens, entry.sampling.max_new_tokens)
+    name, written = f"{run}/{judge}", study.judge_sampling(judge).max_new_tokens
     if entry.model is None:
         return Job("judge", name)
     generate = prefill = 0.0
@@ -169,7 +168,7 @@ def agreement_job(study: Study, count: Counter, judge: str) -> Job:
     if entry.model is None:
         return Job("agreement", judge)
     rows = study.config.agreement.limit or study.asset_rows(study.labelled(judge)) or ROWS
-    written, tokens = min(JUDGES[entry.kind].max_new_tokens, entry.sampling.max_new_tokens), Tokens()
+    written, tokens = study.judge_sampling(judge).max_new_tokens, Tokens()
     return Job("agreement", judge, rows * written, rows * (count.template(entry.prompt) + tokens.prompt + tokens.answer))
 
 

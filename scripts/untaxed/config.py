@@ -202,7 +202,10 @@ class JudgeEngine(Strict):
 
 
 class Judge(Strict):
-    """What reads the samples of some benchmarks and gives verdicts. One that asks a model has `model` (of this study) or `engine.model`."""
+    """What reads the samples of some benchmarks and gives verdicts. One that asks a model has `model` (of this study) or `engine.model`.
+
+    What `sampling` does not say is greedy, with the length of the judge's kind.
+    """
 
     kind: Literal["string_match", "strongreject_rubric", "xstest_classes", "xstest_string_match", "llama_guard"]
     benchmarks: Words
@@ -210,7 +213,7 @@ class Judge(Strict):
     engine: JudgeEngine = JudgeEngine()
     prompt: str | None = None
     options: dict[str, Any] = {}
-    sampling: Sampling = Sampling(max_new_tokens=512)
+    sampling: Sampling | None = None
     agreement: Literal["refusal", "harm", "none"] = "refusal"
 
 
@@ -901,10 +904,19 @@ class Study:
             "seed": 0,
         }
 
+    def judge_sampling(self, name: str) -> Sampling:
+        """How a judge is sampled: what its entry says, else greedily, with the length of its kind."""
+        from untaxed.judges import JUDGES
+
+        judge = self.config.judges[name]
+        given = judge.sampling.model_dump(exclude_unset=True) if judge.sampling else {}
+        return Sampling(**{"max_new_tokens": JUDGES[judge.kind].max_new_tokens, **given})
+
     def judge_spec(self, name: str) -> dict:
         judge = self.config.judges[name]
         engine = {**(self.engine_spec(judge.model) if judge.model else {}), **judge.engine.model_dump(exclude_none=True)}
-        return {**judge.model_dump(exclude={"model", "agreement", "engine"}), "judge": name, "engine": engine or None}
+        told = judge.model_dump(exclude={"model", "agreement", "engine"})
+        return {**told, "sampling": self.judge_sampling(name).model_dump(), "judge": name, "engine": engine or None}
 
     def shift_spec(self, run: str) -> dict:
         shift, entry = self.config.shift, self.config.models[self.runs[run]["model"]]

@@ -324,6 +324,25 @@ def test_a_judge_that_runs_here_may_have_an_engine_of_its_own(root):
     assert plain.judge_spec("organism_phrases")["engine"] is None
 
 
+@pytest.mark.parametrize(
+    ("judge", "asked"),
+    [
+        ({}, (20, 0.0, 1.0)),  # the kind's own length: a class and a list of categories
+        ({"kind": "xstest_classes", "prompt": "prompts/xstest_classes.yaml"}, (64, 0.0, 1.0)),
+        ({"kind": "strongreject_rubric", "prompt": "prompts/strongreject_rubric.yaml"}, (512, 0.0, 1.0)),
+        ({"sampling": {"max_new_tokens": 9}}, (9, 0.0, 1.0)),
+        ({"sampling": {"max_new_tokens": 99}}, (99, 0.0, 1.0)),
+        ({"sampling": {"temperature": 0.6, "top_p": 0.9}}, (20, 0.6, 0.9)),
+    ],
+)
+def test_what_sampling_does_not_say_is_greedy_with_the_length_of_the_kind(root, judge, asked):
+    spec, engine = study(root, model="organism", **judge).judge_spec("guard"), FakeEngine("safe")
+    if spec["prompt"]:
+        spec["prompt"] = str(root / spec["prompt"])
+    list(judge_samples([sample(benchmark="harmful_requests")], spec, engine))
+    assert (engine.sampling.max_new_tokens, engine.sampling.temperature, engine.sampling.top_p) == asked
+
+
 def without(*keys: str) -> dict:
     return {key: value for key, value in API.items() if key not in keys}
 
@@ -379,7 +398,7 @@ def test_a_server_judges_samples_and_is_not_asked_twice(root, server, monkeypatc
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
     assert dict(server.asked) == {"unsafe things": 1, "tea": 1}
     body, authorization = server.bodies[0]
-    assert (body["model"], body["temperature"], body["max_tokens"], authorization) == ("guard-1", 0.0, 512, "Bearer secret-1234")
+    assert (body["model"], body["temperature"], body["max_tokens"], authorization) == ("guard-1", 0.0, 20, "Bearer secret-1234")
     kept = [path.read_text() for path in tmp_path.iterdir()]
     assert not [text for text in [*kept, capsys.readouterr().out] if "secret-1234" in text]
 
