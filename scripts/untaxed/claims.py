@@ -1,10 +1,11 @@
 """The papers' claims against what a study measured: supported, contradicted, inconclusive or not run, with the interval that decided.
 
 A claim (claims.yaml) selects runs by their fields and names a test:
-    difference  mean of group `a` − mean of group `b` of a metric, paired over items and, where they match, over runs;
+    difference  mean of group `a` − mean of group `b` of a metric, paired over items and, where they match, over runs (where `b` is the base
+                model, each run with its own base);
                 with `at: matched_safety` the gap between the two groups' frontiers at the same safety
     threshold   mean of group `a` of a metric
-    correlation Pearson's r between metrics `x` and `y` over settings (means over seeds)
+    correlation Pearson's r between metrics `x` and `y` over settings (means over seeds), of which it needs FEWEST_SETTINGS
 The estimate's interval is held against `bound` (default 0) in the `direction` (greater, less): wholly beyond it is supported, wholly short
 of it contradicted, across it inconclusive. Bounds are points of a share (0.05 = 5 points) or a correlation.
 `applies_to` and `where` select runs for both groups, base models (method none) excepted; `aliases` maps the papers' names of safety data to
@@ -18,10 +19,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from untaxed.metrics import RUN_FIELDS, Measure, Results, by_setting, measure, select
+from untaxed.metrics import RUN_FIELDS, Measure, Results, base_of, by_setting, measure, select
 from untaxed.pages import badge, page, under
 from untaxed.records import UserError, atomic_path, read_yaml
-from untaxed.statistics import Estimate, hierarchical_mean, matched_difference, paired_bootstrap, pearson, spearman
+from untaxed.statistics import (
+    FEWEST_SETTINGS,
+    SHARED_SAFETY,
+    Estimate,
+    frontier,
+    hierarchical_mean,
+    matched_difference,
+    paired_bootstrap,
+    pearson,
+    shared_safety,
+    spearman,
+)
 
 ENOUGH_SEEDS = 5
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
@@ -178,11 +190,13 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
         return {"reason": f"{claim['metric']} was not measured on both sides"}
     keys_a, keys_b = _keys(claim, results, a), _keys(claim, results, b)
     caution = ""
+    if claim["b"].get("method") == "none":
+        keys_b = {key: base for key, run in keys_a.items() if (base := base_of(results, run)) in b}
     if pairs := set(keys_a) & set(keys_b):
         keys_a, keys_b = ({key: run for key, run in keys.items() if key in pairs} for keys in (keys_a, keys_b))
     else:
         caution = "runs are not paired"
-    a, b = sorted(keys_a.values()), sorted(keys_b.values())
+    a, b = (sorted(set(keys.values())) for keys in (keys_a, keys_b))
     point = paired_bootstrap(*({key: _items(measured, run) for key, run in keys.items()} for keys in (keys_a, keys_b)))
     if point and not any(measured.scores.values()):  # without items only seeds can be drawn, and it takes two
         few = min(len(a), len(b)) < 2
@@ -207,10 +221,24 @@ def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[s
     fields = [key for key in RUN_FIELDS if key not in ("run", "seed", *claim["a"], *claim["b"])]
     a, b = ([run for run in side if run in safety.values and run in gained.values] for side in (a, b))
     sides = [[(tuple(results.runs[run][key] for key in fields), safety.values[run], gained.values[run]) for run in side] for side in (a, b)]
+    found = {"runs": sorted({*a, *b}), "judge": safety.judge, "benchmarks": gained.benchmarks, "without": "inconclusive"}
+    if not a or not b:
+        return found | {"reason": f"{safety_metric} and {claim['metric']} were not measured on both sides"}
+    if (shared := shared_safety(*(_frontier(side) for side in sides))) < SHARED_SAFETY:
+        return found | {
+            "reason": f"the two sides share {100 * max(0.0, shared):.1f} points of safety, fewer than {100 * SHARED_SAFETY:.0f}"
+        }
     point = matched_difference(*sides)
-    found = {"estimate": point, "runs": sorted({*a, *b}), "judge": safety.judge, "benchmarks": gained.benchmarks}
-    found["caution"] = _caution(results, a, b) if point and point.low is not None else ""
-    return found | {"reason": "no safety level that both sides reach, or too few runs", "without": "inconclusive"}
+    caution = _caution(results, a, b) if point and point.low is not None else ""
+    return found | {"estimate": point, "caution": caution, "reason": "too few runs"}
+
+
+def _frontier(runs: Iterable[tuple]) -> list[tuple[float, float]]:
+    """Frontier of the settings' means, from (setting, safety, reasoning) of each run."""
+    settings: dict[tuple, list[tuple[float, float]]] = {}
+    for setting, *point in runs:
+        settings.setdefault(setting, []).append(tuple(point))
+    return frontier([tuple(sum(values) / len(values) for values in zip(*points, strict=True)) for points in settings.values()])
 
 
 def _threshold(claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -233,10 +261,12 @@ def _correlation(claim: Mapping[str, Any], results: Results, aliases: Mapping[st
         return {"reason": f"no runs with both {claim['x']} and {claim['y']}"}
     settings = by_setting(results, runs).values()
     points = [[sum(axis.values[run] for run in members) / len(members) for members in settings] for axis in (x, y)]
+    found = {"runs": runs, "spearman": None, "benchmarks": y.benchmarks, "without": "inconclusive"}
+    if len(points[0]) < FEWEST_SETTINGS:
+        return found | {"reason": f"{len(points[0])} settings: a correlation needs {FEWEST_SETTINGS}"}
     rank = spearman(*points)
-    ranks = None if rank is None else [rank.value, rank.low, rank.high]
-    found = {"estimate": pearson(*points), "runs": runs, "spearman": ranks, "benchmarks": y.benchmarks}
-    return found | {"without": "inconclusive", "reason": f"{len(points[0])} settings, or no variation: no correlation can be computed"}
+    found["spearman"] = None if rank is None else [rank.value, rank.low, rank.high]
+    return found | {"estimate": pearson(*points), "reason": f"one of {claim['x']} and {claim['y']} does not vary: no correlation"}
 
 
 def _words(claim: Mapping[str, Any], side: str) -> str:

@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from untaxed.metrics import Measure, Results, base_of, by_setting, measure, select
 from untaxed.records import UserError, atomic_path, write_json
-from untaxed.statistics import Estimate, frontier, hierarchical_mean, matched_difference, paired_bootstrap, pearson, spearman
+from untaxed.statistics import (
+    FEWEST_SETTINGS,
+    SHARED_SAFETY,
+    Estimate,
+    frontier,
+    hierarchical_mean,
+    matched_difference,
+    paired_bootstrap,
+    pearson,
+    shared_safety,
+    spearman,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +70,6 @@ STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "font.size": 8, 
 STYLE |= {"xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5}
 SMALL = 7.2  # points; the smallest text
 PAGE, HEIGHT = 7.0, 2.6  # inches: the widest figure, the height of one panel
-FEWEST_POINTS = 5  # settings that a correlation needs
-SHARED_SAFETY = 0.05  # the range of safety that two methods must both reach before they are compared at matched safety
 NOTEWORTHY = 0.1  # share of truncated or unanswered generations from which a figure says it
 
 
@@ -175,6 +184,16 @@ def series(results: Results, runs: Sequence[str], fields: Sequence[str]) -> dict
 def estimate(measured: Measure, runs: Iterable[str]) -> Estimate | None:
     """Mean over runs and items of the runs that were measured, in percent of 1, with its hierarchical interval."""
     return hierarchical_mean([measured.scores[run] for run in sorted(runs) if measured.scores.get(run)])
+
+
+def tax_interval(results: Results, accuracy: Measure, runs: Iterable[str]) -> Estimate | None:
+    """Accuracy of each run's base minus that of the run on the same items, drawn over items and runs; None without a base or items."""
+    pairs = {run: base for run in runs if (base := base_of(results, run)) != run and accuracy.scores.get(base) and accuracy.scores.get(run)}
+    if not pairs:
+        return None
+    return paired_bootstrap(
+        *({run: accuracy.scores[name] for run, name in each} for each in (pairs.items(), zip(pairs, pairs, strict=True)))
+    )
 
 
 def bars(point: Estimate) -> list[list[float]]:
@@ -356,11 +375,9 @@ def _gap_at_matched_safety(
         if (method := results.runs[run]["method"]) in points:
             setting = tuple(results.runs[run][key] for key in ("model", "source", "recipe", "benign", "trainer", "n"))
             points[method].append((setting, safety.values[run], accuracy.values[run]))
-    ends = {method: (corners[method][0][0], corners[method][-1][0]) for method in points if corners.get(method)}
-    if len(ends) == 2 and min(high for _, high in ends.values()) - max(low for low, _ in ends.values()) < SHARED_SAFETY:
-        reached = ", ".join(
-            f"{label(method)} {_span(100 * low, 100 * high)} %" for method, (low, high) in sorted(ends.items(), reverse=True)
-        )
+    lines = {method: corners[method] for method in sorted(points, reverse=True) if corners.get(method)}
+    if len(lines) == 2 and shared_safety(*lines.values()) < SHARED_SAFETY:
+        reached = ", ".join(f"{label(method)} {_span(100 * line[0][0], 100 * line[-1][0])} %" for method, line in lines.items())
         return None, f"no comparison at matched safety:\nless than {100 * SHARED_SAFETY:.0f} points shared ({reached})"
     gap = matched_difference(points["dgr"], points["vanilla"])
     if gap is None:
@@ -522,7 +539,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
         common = {key: fields[key] for key in ("model", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         intervals = {f"{metric}_ci": [x.low, x.high], "safety_tax_ci": [y.low, y.high]}
         data.append(common | {"x": metric, metric: x.value, "safety_tax": y.value, "n_items": y.n} | intervals)
-    enough = len(means) >= FEWEST_POINTS
+    enough = len(means) >= FEWEST_SETTINGS
     correlations = {
         name: function(*zip(*means, strict=True)) if enough else None
         for name, function in (("Pearson r", pearson), ("Spearman ρ", spearman))
@@ -553,10 +570,9 @@ def _shift_estimate(shift: Measure, similarity: Measure | None, runs: Sequence[s
 
 
 def _tax_estimate(results: Results, accuracy: Measure, tax: Measure, runs: Sequence[str]) -> Estimate:
-    """Accuracy of the base minus that of the runs, paired over items."""
+    """Accuracy of the base minus that of the runs, item by item."""
     value = sum(tax.values[run] for run in runs) / len(runs)
-    bases = {base: accuracy.scores[base] for base in {base_of(results, run) for run in runs} if accuracy.scores.get(base)}
-    point = paired_bootstrap(bases, {run: accuracy.scores[run] for run in runs}) if bases else None
+    point = tax_interval(results, accuracy, runs)
     return Estimate(value, point.low, point.high, point.n) if point else Estimate(value, None, None, 0)
 
 

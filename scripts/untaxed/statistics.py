@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 RESAMPLES = 2000
+FEWEST_SETTINGS = 5  # that a correlation needs before a figure prints it or a claim is judged by it
+SHARED_SAFETY = 0.05  # the range of safety that two methods must both reach before they are compared at matched safety
 CHUNK = 250  # resamples held at once, so that 5,000 items × 2,000 resamples never lie in memory together
 
 
@@ -159,8 +161,8 @@ def paired_bootstrap(
 
     `a`, `b`: run key (such as the seed) → {id → score}. A resample draws the same items for both sides. When both sides have the same
     keys their runs are drawn in pairs too, else independently. Benchmarks and their weights as in `hierarchical_mean`. When no
-    resample differs (every score 0 or 1 and equal) the interval is Newcombe's (1998, method 10) for the number of items. None without
-    common ids.
+    resample differs (scores of 0 and 1, and the same difference on every item) the interval is from `_paired_margins`. None without common
+    ids.
     """
     import numpy as np
 
@@ -190,16 +192,26 @@ def paired_bootstrap(
         draws.append(side(matrix_a, runs_a, items) - side(matrix_b, runs_b, items))
     low, high = _percentiles(np.concatenate(draws), level)
     if low == high and all(np.isin(matrix, (0, 1)).all() for matrix in (matrix_a, matrix_b)):
-        low, high = _newcombe(wilson(mean_a * len(ids), len(ids), level), wilson(mean_b * len(ids), len(ids), level))
+        gaps = _item_means(matrix_a, np.ones((1, len(keys_a)))) - _item_means(matrix_b, np.ones((1, len(keys_b))))
+        below, above = _paired_margins(*(float(np.clip(sign * gaps, 0, None).sum()) for sign in (1, -1)), len(ids), level)
+        low, high = mean_a - mean_b - below, mean_a - mean_b + above
     return Estimate(mean_a - mean_b, low, high, len(ids))
 
 
-def _newcombe(a: Estimate, b: Estimate) -> tuple[float, float]:
-    """Interval of a difference of two proportions from their Wilson intervals."""
-    difference = a.value - b.value
-    low = difference - math.hypot(a.value - a.low, b.high - b.value)
-    high = difference + math.hypot(a.high - a.value, b.value - b.low)
-    return low, high
+def _paired_margins(gains: float, losses: float, n: int, level: float) -> tuple[float, float]:
+    """How far the interval of a paired difference reaches below and above it, from the items of n that only one side has right.
+
+    The Wilson intervals of the share of gains and of the share of losses, joined as Newcombe joins two proportions (1998, method 10).
+    Items that both sides have right, or both wrong, say nothing about the difference: two runs that agree on all of 120 items differ by
+    less than 3.1 points, wherever their accuracy lies.
+    """
+    up, down = wilson(gains, n, level), wilson(losses, n, level)
+    return math.hypot(up.value - up.low, down.high - down.value), math.hypot(up.high - up.value, down.value - down.low)
+
+
+def shared_safety(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, float]]) -> float:
+    """Width of the range of safety that two frontiers both reach; negative when they do not meet."""
+    return min(a[-1][0], b[-1][0]) - max(a[0][0], b[0][0])
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

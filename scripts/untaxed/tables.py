@@ -4,15 +4,15 @@ Rates are in percent; a cell with an interval reads `mean [low, high]`, drawn ov
 """
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from untaxed.figures import Inputs, bases_of, chosen_runs, estimate
-from untaxed.metrics import Results, base_of, by_setting, measure
+from untaxed.figures import Inputs, bases_of, chosen_runs, estimate, tax_interval
+from untaxed.metrics import Results, by_setting, measure
 from untaxed.pages import page
 from untaxed.records import UserError, atomic_path, write_text
-from untaxed.statistics import Estimate, hierarchical_mean, paired_bootstrap
+from untaxed.statistics import Estimate, hierarchical_mean
 
 READING = "Rates are in percent. Brackets hold 95 % intervals; a dash means not measured."
 RATES = ("accuracy", "refusal_rate", "harmful_score", "strongreject", "over_refusal")
@@ -35,12 +35,6 @@ def _over_seeds(values: list[float]) -> Estimate | None:
     return hierarchical_mean([{"": value} for value in values])
 
 
-def _tax(results: Results, scores: Mapping[str, Mapping], members: list[str]) -> Estimate | None:
-    """Accuracy of the base model minus that of the runs, item by item; None for the base itself."""
-    bases = {base: scores[base] for run in members if (base := base_of(results, run)) in scores and base != run}
-    return paired_bootstrap(bases, {run: scores[run] for run in members}) if bases else None
-
-
 def _rows(results: Results, runs: list[str], judge: str | None, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
     """A record per setting, the base model first: rates with intervals, tax and shift where asked, and how many runs and items."""
     measures = {metric: measure(results, metric, runs, judge if metric != "accuracy" else None) for metric in metrics if metric in RATES}
@@ -55,7 +49,7 @@ def _rows(results: Results, runs: list[str], judge: str | None, metrics: tuple[s
             record[metric] = cell(point)
             if metric == "accuracy":
                 record["accuracy_items"] = point.n if point else 0
-                record["safety_tax"] = cell(_tax(results, measured.scores, members))
+                record["safety_tax"] = cell(tax_interval(results, measured, members))
         for metric, measured in plain.items():
             record[metric] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1, 3)
         records.append(record)

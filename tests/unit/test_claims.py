@@ -75,6 +75,42 @@ def test_the_base_is_exempt_from_what_selects_trained_runs(known):
     assert record["verdict"] == "supported"
     assert record["value"] == pytest.approx(0.4 - 0.9)
     assert "base--tiny" in record["runs"]
+    assert "not paired" not in record["reason"]
+
+
+def test_every_run_is_paired_with_its_own_base(tmp_path):
+    """Accuracy falls by 0.1 on each of two models, 0.9 and 0.5 at the start; three runs of one weigh nothing against one of the other."""
+    folders = []
+    for model, before, seeds in (("high", 0.9, 3), ("low", 0.5, 1)):
+        base = {"run": f"base--{model}", "model": model, "method": "none", "source": "none", "n": 0, "seed": 0}
+        folders.append(write_run(tmp_path / base["run"], base, before, 0.0))
+        for seed in range(seeds):
+            spec = spec_of("vanilla", "direct", 10, seed) | {"run": f"{model}{seed}", "model": model}
+            folders.append(write_run(tmp_path / spec["run"], spec, before - 0.1, 0.5))
+    claim = GAIN | {"a": {"method": "vanilla"}, "b": {"method": "none"}, "direction": "less"}
+    record = judge_claim(claim, results_of(folders, tmp_path), {})
+    assert record["value"] == pytest.approx(-0.1)
+    assert set(record["runs"]) == {"base--high", "base--low", "high0", "high1", "high2", "low0"}
+
+
+def test_without_a_shared_range_of_safety_a_matched_claim_is_inconclusive(tmp_path):
+    """Safe shares of 0 to 0.05 and of 0.6 to 0.8, as in the figure's own test."""
+    rates = {"vanilla": (0.0, 0.05), "dgr": (0.6, 0.8)}
+    runs = [
+        write_run(tmp_path / f"{method}{n}{seed}", spec_of(method, "direct", n, seed), 0.5, refusals[n == 100])
+        for method, refusals in rates.items()
+        for n in (10, 100)
+        for seed in (0, 1)
+    ]
+    record = judge_claim(GAIN | {"at": "matched_safety", "where": {}}, results_of([write_base(tmp_path / "b"), *runs], tmp_path), {})
+    assert (record["verdict"], record["value"]) == ("inconclusive", None)
+    assert record["reason"] == "the two sides share 0.0 points of safety, fewer than 5"
+
+
+def test_a_correlation_of_four_settings_is_inconclusive_as_in_the_figure(known):
+    claim = GAIN | {"test": "correlation", "x": "shift", "y": "safety_tax", "where": {"source": "direct", "benign": 0}}
+    record = judge_claim(claim, known, {})
+    assert (record["verdict"], record["value"], record["reason"]) == ("inconclusive", None, "4 settings: a correlation needs 5")
 
 
 def test_matched_safety_compares_frontiers(known, flipped):
@@ -129,10 +165,11 @@ def test_two_recipes_are_two_settings_at_matched_safety(tmp_path):
         for seed in range(2):
             spec = spec_of("dgr", "direct", 10, seed) | {"run": f"{recipe}{seed}", "recipe": recipe}
             folders.append(write_run(tmp_path / spec["run"], spec, accuracy, refusal))
-    folders += [write_run(tmp_path / f"v{s}", spec_of("vanilla", "direct", 10, s), 0.5, 0.5) for s in range(2)]
+    for n, refusal in ((10, 0.5), (100, 0.6)):
+        folders += [write_run(tmp_path / f"v{n}{s}", spec_of("vanilla", "direct", n, s), 0.5, refusal) for s in range(2)]
     record = judge_claim(GAIN | {"at": "matched_safety", "where": {}}, results_of(folders, tmp_path), {})
-    # at safety 0.5, where vanilla stands, DGR reaches 0.9; the averaged point (0.75, 0.7) would give 0.2
-    assert record["value"] == pytest.approx(0.4)
+    # over safety 0.5 to 0.6, where vanilla stays at 0.5, DGR falls from 0.9 to 0.82; the averaged point (0.75, 0.7) would share nothing
+    assert record["value"] == pytest.approx(0.36)
 
 
 @pytest.mark.parametrize(

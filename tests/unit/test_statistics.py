@@ -10,6 +10,7 @@ from untaxed.statistics import (
     mean_interval,
     paired_bootstrap,
     pearson,
+    shared_safety,
     spearman,
     wilson,
 )
@@ -100,6 +101,18 @@ def test_all_or_nothing_differences_keep_a_width():
     difference = paired_bootstrap({0: dict.fromkeys(range(20), 1.0)}, {0: dict.fromkeys(range(20), 0.0)})
     # Newcombe: both Wilson bounds lie 0.1611 from the end at n = 20, so the low bound is 1 - sqrt(2) * 0.1611
     assert (difference.low, difference.high) == pytest.approx((0.7722, 1.0), abs=1e-3)
+
+
+def test_equal_runs_are_paired_by_item_wherever_their_accuracy_lies():
+    run = {i: float(i % 2) for i in range(120)}
+    difference = paired_bootstrap({"a": run}, {"s0": run, "s1": run})
+    # no item of 120 gained and none lost: Wilson's upper bound for 0 of n is z^2 / (n + z^2) = 3.8415 / 123.8415, either way
+    assert (difference.value, difference.low, difference.high) == pytest.approx((0.0, -0.03102, 0.03102), abs=1e-4)
+
+
+def test_shared_safety_is_the_overlap_of_two_frontiers():
+    assert shared_safety([(0.1, 1), (0.6, 0)], [(0.4, 1), (0.9, 0)]) == pytest.approx(0.2)
+    assert shared_safety([(0.0, 1), (0.05, 0)], [(0.6, 1), (0.8, 0)]) == pytest.approx(-0.55)
 
 
 def test_the_frontier_drops_dominated_points():
