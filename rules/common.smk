@@ -42,6 +42,13 @@ def verdict_counts(wildcards, output):
         return {"claims": json.load(file)["counts"]}
 
 
+def refuse(assets):
+    """End before the first job where an asset that has to be fetched is certain to be refused."""
+    if lines := STUDY.refusals(assets, os.environ):
+        print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
+        sys.exit(1)
+
+
 def judge_work(judge, what):
     """Where a judge that asks a model keeps its replies as they come."""
     if not STUDY.judge_spec(judge)["engine"]:

@@ -5,11 +5,21 @@ localrules:
     fetch,
 
 
+# Snakemake calls this when the jobs are known and none has started: not in a dry run, and not in the processes that run single jobs.
+onstart:
+    refuse(
+        job.wildcards.asset
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name == "fetch"
+    )
+
+
 rule fetch:
     output:
         "results/assets/{asset}/asset.json",
     log:
         "logs/assets/{asset}.log",
+    priority: 30  # what cannot be fetched should be known first, and everything waits for it
     conda:
         "../envs/core.yaml"
     resources:

@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -1040,6 +1040,33 @@ class Study:
     def asset_unverified(self, asset: str) -> bool:
         """Whether the lock lacks the revision or the checksums of an asset, so that `fetch` refuses it."""
         return bool(self._lock[asset].get("unverified"))
+
+    def refusals(self, assets: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+        """One line for each asset that `fetch` is certain to refuse: nobody has verified it, or it is gated and no token is there."""
+        from untaxed.assets import load_lock
+
+        path, lines = self.root / "assets.lock.yaml", []
+        lock = load_lock(path)
+        for asset in (lock[name] for name in sorted(set(assets))):
+            where = f"assets.lock.yaml: assets.{asset.id}:"
+            if asset.unverified:
+                token = " (it is gated, so with HF_TOKEN set)" if asset.gated and not environ.get("HF_TOKEN") else ""
+                fix = f"run `python scripts/lock_assets.py {asset.id}` with a network{token} and commit the file"
+                lines.append(f"{where} is not verified, its revision or checksums are unknown; {fix}")
+            elif asset.gated and not environ.get("HF_TOKEN") and not self._on_disk(asset, environ):
+                lines.append(f"{where} is gated and HF_TOKEN is empty; accept its licence on the hub and export HF_TOKEN")
+        return lines
+
+    def _on_disk(self, asset: Any, environ: Mapping[str, str]) -> bool:
+        """Whether a source before the hub has all files of an asset: the mirror folder, or a path of the user's."""
+        roots = {"local": self.root, "mirror": Path(environ["UNTAXED_MIRROR"]) if environ.get("UNTAXED_MIRROR") else None}
+        for source in asset.sources:
+            if source.kind == "hub":
+                return False
+            root = roots.get(source.kind)
+            if root is not None and all((root / source.path_of(file.file)).is_file() for file in asset.files):
+                return True
+        return False
 
     def pin(self, asset: str) -> str:
         """A fingerprint of an asset's entry in the lock, so that another pin fetches again."""

@@ -325,6 +325,40 @@ def test_an_unverified_asset_can_be_planned(root: Path) -> None:
     assert "s1.1-7b" in study.assets_needed
 
 
+GATED = """
+assets:
+  open: {licence: MIT, purpose: judge, format: text, files: &files [{file: a.txt, bytes: 1, sha256: &digest %s}], sources: &hub
+    [{hub: some/model, repo_type: model, revision: %s, path: /}]}
+  gated: {licence: MIT, purpose: judge, format: text, gated: true, files: *files, sources: *hub}
+  mirrored: {licence: MIT, purpose: judge, format: text, gated: true, files: *files, sources:
+    [{mirror: there/a.txt}, {hub: some/model, repo_type: model, revision: %s, path: /}]}
+  unverified: {licence: MIT, purpose: judge, format: text, unverified: true, sources: [{hub: some/model, path: /}]}
+"""
+
+
+def test_an_asset_that_fetch_would_refuse_is_known_before_any_job(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "assets.lock.yaml").write_text(GATED % ("a" * 64, "b" * 40, "b" * 40))
+    (tmp_path / "mirror/there").mkdir(parents=True)
+    (tmp_path / "mirror/there/a.txt").write_text("a")
+    study = read([root / "config.yaml"], root)
+    study.root = tmp_path
+    names = ["unverified", "open", "gated", "mirrored"]
+    gated = "assets.lock.yaml: assets.{}: is gated and HF_TOKEN is empty; accept its licence on the hub and export HF_TOKEN"
+    unverified = (
+        "assets.lock.yaml: assets.unverified: is not verified, its revision or checksums are unknown; "
+        "run `python scripts/lock_assets.py unverified` with a network and commit the file"
+    )
+    assert study.refusals(names, {}) == [gated.format("gated"), gated.format("mirrored"), unverified]
+    assert study.refusals(names, {"HF_TOKEN": "secret-1234"}) == [unverified]
+    assert study.refusals(names, {"UNTAXED_MIRROR": str(tmp_path / "mirror")}) == [gated.format("gated"), unverified]
+    assert study.refusals(names, {"UNTAXED_MIRROR": str(tmp_path / "elsewhere")}) == [
+        gated.format("gated"),
+        gated.format("mirrored"),
+        unverified,
+    ]
+    assert study.refusals(["open"], {}) == []
+
+
 def test_the_paper_study_has_the_runs_that_its_grid_says(root: Path) -> None:
     study = read([root / "config.yaml"], root)
     # Table 1: 6 recipes x 3 seeds; activation: 2 recipes x 7 sizes x 3 seeds, n = 1000 already in Table 1;
