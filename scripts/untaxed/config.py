@@ -275,6 +275,15 @@ class Assumptions(Strict):
     rewritten: Tokens = Tokens()
 
 
+class Vllm(Strict):
+    """Settings of vLLM, for all that it generates, benchmarks too; what is not said is vLLM's own default (`kv_cache_gib`: CPU only, 2)."""
+
+    enforce_eager: bool | None = None
+    kv_cache_gib: Count | None = None
+    gpu_memory_utilization: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)] | None = None
+    tensor_parallel_size: Count | None = None
+
+
 class Compute(Strict):
     """What one job gets. `gpus: auto` asks for one GPU where the machine that plans has one."""
 
@@ -282,6 +291,7 @@ class Compute(Strict):
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     train_gpus: Annotated[int, Field(ge=0)] | None = None
     engine: Literal["auto", "transformers", "vllm"] = "auto"
+    vllm: Vllm = Vllm()
     batch_size: Count = 32
     mem_mb: Count = 6000
     runtime: Count = 240
@@ -842,7 +852,8 @@ class Study:
     def engine_spec(self, model: str) -> dict:
         """The engine for a model (see `engine.open_engine`)."""
         compute, entry = self.config.compute, self.config.models[model]
-        return {"backend": compute.engine, "dtype": entry.dtype, "batch_size": compute.batch_size, "max_model_len": entry.context}
+        told = {"backend": compute.engine, "dtype": entry.dtype, "batch_size": compute.batch_size, "max_model_len": entry.context}
+        return told | compute.vllm.model_dump(exclude_none=True)
 
     def dataset_spec(self, name: str) -> dict:
         """What `prepare_dataset` is told; with a teacher, the prompts that it is asked."""
@@ -894,6 +905,7 @@ class Study:
         """The suite for one run: lm-eval tasks, sampling, thinking format, engine."""
         compute, entry = self.config.compute, self.config.models[self.runs[run]["model"]]
         suite = {name: self.config.benchmarks[name].model_dump(exclude={"dataset", "kind"}) for name in self.config.study.suite}
+        vllm = compute.vllm.model_dump(exclude_none=True)
         return {
             "benchmarks": suite,
             "thinking": entry.thinking.model_dump(),
@@ -902,6 +914,7 @@ class Study:
             "context": entry.context,
             "batch_size": compute.batch_size,
             "seed": 0,
+            **({"vllm": vllm} if vllm else {}),
         }
 
     def judge_sampling(self, name: str) -> Sampling:

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from untaxed.machine import use_vllm
 from untaxed.records import UserError, fingerprint, read_json, read_jsonl
 from untaxed.thinking import ThinkingFormat
 
@@ -48,9 +49,12 @@ def _document(row: dict, repeat: int) -> dict:
 def open_model(checkpoint: Path, engine: str, spec: dict):
     """lm-eval's own backend over a local checkpoint: `hf` for transformers, `vllm` for vLLM.
 
-    The chat template writes the BOS, if there is one, in training as here; no tokenizer adds a second.
+    `spec["vllm"]`: the keys of `compute.vllm`, and others of vLLM's own. The chat template writes the BOS, if there is one, in training
+    as here; no tokenizer adds a second.
     """
     if engine == "vllm":
+        options = dict(spec.get("vllm") or {})
+        use_vllm(options.pop("kv_cache_gib", None))
         from lm_eval.models.vllm_causallms import VLLM
 
         return VLLM(
@@ -60,7 +64,7 @@ def open_model(checkpoint: Path, engine: str, spec: dict):
             batch_size="auto",
             seed=spec["seed"],
             add_bos_token=False,
-            **spec.get("vllm", {}),
+            **options,
         )
     import torch
     from lm_eval.models.huggingface import HFLM

@@ -1,14 +1,18 @@
 """Facts about evaluation: what the task files score on worked cases, and what a sample keeps of a generation."""
 
+import os
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
 from untaxed import evaluation
+from untaxed.config import load, merge
 from untaxed.evaluation import evaluate, keep_markers, make_task, open_model
 from untaxed.models import prepare
 from untaxed.organism import build_tokenizer, chains
-from untaxed.records import UserError, read_jsonl, write_jsonl
+from untaxed.records import UserError, read_jsonl, read_yaml, write_jsonl
 from untaxed.thinking import ThinkingFormat
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,19 +258,38 @@ def test_samples_are_what_greedy_decoding_of_the_chat_prompt_gives(generated, fo
         assert hidden or sample["finish"] == "length"
 
 
-def test_vllm_gives_the_samples_that_transformers_gives(generated, folder, suite, monkeypatch):
+def test_vllm_gives_the_samples_that_transformers_gives(generated, folder, suite):
     pytest.importorskip("vllm")
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # a second process would load torch again
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     files, settings = suite
-    options = {"enforce_eager": True, "max_num_seqs": 8, "disable_log_stats": True}
+    options = {"enforce_eager": True, "kv_cache_gib": 1, "max_num_seqs": 8, "disable_log_stats": True}
     found, _ = evaluate(folder, files, {**settings, "engine": "vllm", "vllm": options})
     hidden = "|".join(map(re.escape, build_tokenizer().all_special_tokens))  # vLLM shows them, transformers does not
     assert [(s["benchmark"], s["id"], s["prompt"], s["target"]) for s in found] == [
         (s["benchmark"], s["id"], s["prompt"], s["target"]) for s in generated[8]
     ]
     assert [re.sub(hidden, "", s["generation"]) for s in found] == [s["generation"] for s in generated[8]]
+
+
+def test_vllm_is_told_what_the_study_says(monkeypatch, tmp_path):
+    given, module = {}, types.ModuleType("lm_eval.models.vllm_causallms")
+    module.VLLM = lambda **arguments: given.update(arguments, seen=os.environ["VLLM_CPU_KVCACHE_SPACE"])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(os, "environ", {})
+    files = [read_yaml(ROOT / "config.yaml"), read_yaml(ROOT / "studies/organism.yaml")]
+    vllm = {"enforce_eager": True, "kv_cache_gib": 3, "gpu_memory_utilization": 0.8, "tensor_parallel_size": 2}
+    study = load(merge(merge(*files), {"compute": {"vllm": vllm}}), ROOT)
+    told = study.evaluation_spec("base--organism")
+    open_model(tmp_path, "vllm", told)
+    assert (given.pop("seen"), given["enforce_eager"], given["gpu_memory_utilization"], given["tensor_parallel_size"]) == (
+        "3",
+        True,
+        0.8,
+        2,
+    )
+    assert "kv_cache_gib" not in given  # the environment says it
+    assert vllm.items() <= study.engine_spec("organism").items()
+    assert "vllm" not in load(merge(*files), ROOT).evaluation_spec("base--organism")
 
 
 def test_markers_that_are_special_tokens_stay_in_the_text(folder):

@@ -60,6 +60,25 @@ def test_a_gpu_is_there_when_its_device_is_and_is_not_hidden(device, visible, fo
     assert machine.has_gpu() is found
 
 
+@pytest.mark.parametrize(
+    ("cuda", "arguments", "exported", "expected"),
+    [
+        (True, (4, 2), {}, {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}),
+        (False, (), {}, {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}),
+        (False, (4, 3), {}, {"VLLM_CPU_KVCACHE_SPACE": "4", "OMP_NUM_THREADS": "3"}),
+        (False, (4, 3), {"VLLM_CPU_KVCACHE_SPACE": "9", "OMP_NUM_THREADS": "1"}, {"VLLM_CPU_KVCACHE_SPACE": "9", "OMP_NUM_THREADS": "1"}),
+    ],
+)
+def test_vllm_gets_one_process_and_its_cache_on_a_cpu_and_what_is_exported_stays(cuda, arguments, exported, expected, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(os, "environ", dict(exported))
+    machine.use_vllm(*arguments)
+    assert expected.items() <= os.environ.items()
+    assert ("VLLM_CPU_KVCACHE_SPACE" in os.environ) is not cuda
+
+
 def test_offline_switches_every_hub_off(monkeypatch):
     for name in HUB:
         monkeypatch.setenv(name, "0")
