@@ -463,6 +463,7 @@ class Study:
         self.results = f"results/{self.name}"
         self.figures = f"paper_figures/{self.name}"
         self._taught: list[str] = []  # data sets whose teacher is being checked
+        self._source_rows: dict[str, int | None] = {}
         self._check()
 
     # ---- checks -------------------------------------------------------------------------------------------------
@@ -560,9 +561,30 @@ class Study:
             name, key = model.base, f"models.{name}.base"
 
     def _check_size(self, n: int, dataset: str, key: str) -> None:
-        size = self.config.datasets[dataset].limit
-        if size is not None and n > size:
-            self._fail(key, f"{n} rows asked of dataset {dataset!r}, which has {size}; ask for fewer or raise its limit")
+        """Refuse more rows than a dataset is certain to lack: filters and decontamination may still leave fewer than its source has."""
+        limit, most = self.config.datasets[dataset].limit, self.source_rows(dataset)
+        if limit is not None and n > limit:
+            self._fail(key, f"{n} rows asked of dataset {dataset!r}, which has {limit}; ask for fewer or raise its limit")
+        if most is not None and n > most:
+            self._fail(key, f"{n} rows asked of dataset {dataset!r}, whose source has {most}; ask for fewer")
+
+    def source_rows(self, dataset: str) -> int | None:
+        """The most rows that a dataset's asset (as the lock counts them) or generator can give; None where that is not known."""
+        if dataset not in self._source_rows:
+            self._source_rows[dataset] = self._count_source(dataset)
+        return self._source_rows[dataset]
+
+    def _count_source(self, name: str) -> int | None:
+        from untaxed import organism
+
+        dataset = self.config.datasets[name]
+        if dataset.adapter in organism.ADAPTERS:
+            try:
+                return organism.size(dataset.adapter, dataset.options)
+            except (UserError, TypeError, ValueError) as error:
+                self._fail(f"datasets.{name}.options", str(error))
+        rows = sum(self.asset_rows(asset) for asset in dataset.assets) or dataset.options.get("size")
+        return max(0, rows - (dataset.options.get("offset") or 0)) if isinstance(rows, int) else None
 
     def _asset(self, name: str | None, key: str) -> None:
         if name is not None and name not in self.asset_names:
@@ -570,12 +592,25 @@ class Study:
 
     def _check_dataset(self, name: str, key: str, asked: tuple[str, ...] = ()) -> None:
         """Check a dataset and those that it is decontaminated against; `asked` are the datasets whose check led here."""
-        from untaxed.datasets import ADAPTERS, COMMON, RESPONSES
-
         dataset = self._named("datasets", name, key)
         if name in asked:
             circle = " -> ".join([*asked[asked.index(name) :], name])
             self._fail(f"datasets.{asked[-1]}.decontaminate_against", f"data sets are checked against each other in a circle: {circle}")
+        self._check_adapter(name)
+        if dataset.teacher is not None:
+            self._check_teacher(name)
+        wanted, most = (dataset.teacher and dataset.teacher.candidates) or dataset.limit, self.source_rows(name)
+        if wanted and most is not None and wanted > most:
+            field = "teacher.candidates" if dataset.teacher and dataset.teacher.candidates else "limit"
+            self._fail(f"datasets.{name}.{field}", f"{wanted} rows asked of a source that has {most}; lower it")
+        for other in dataset.decontaminate_against:
+            self._check_dataset(other, f"datasets.{name}.decontaminate_against", (*asked, name))
+
+    def _check_adapter(self, name: str) -> None:
+        """Check what makes the rows of a dataset: adapter, options, assets, responses, prompt files."""
+        from untaxed.datasets import ADAPTERS, COMMON, RESPONSES
+
+        dataset = self.config.datasets[name]
         if dataset.adapter not in ADAPTERS:
             self._fail(f"datasets.{name}.adapter", f"no adapter is called {dataset.adapter!r}; {nearest(dataset.adapter, ADAPTERS)}")
         parameters = inspect.signature(ADAPTERS[dataset.adapter]).parameters
@@ -592,18 +627,18 @@ class Study:
             self._asset(asset, f"datasets.{name}.assets")
         for path in self.dataset_files(name):
             self._file(path, f"datasets.{name}")
-        if dataset.teacher is not None:
-            if dataset.limit and dataset.teacher.candidates and dataset.teacher.candidates < dataset.limit:
-                message = f"{dataset.teacher.candidates} prompts cannot give {dataset.limit} rows; ask more, or lower the dataset's limit"
-                self._fail(f"datasets.{name}.teacher.candidates", message)
-            if name in self._taught:
-                circle = " -> ".join([*self._taught[self._taught.index(name) :], name])
-                self._fail(f"datasets.{name}.teacher.model", f"teachers are trained on what they teach, in a circle of data sets: {circle}")
-            self._taught.append(name)
-            self._check_model(dataset.teacher.model, f"datasets.{name}.teacher.model")
-            self._taught.pop()
-        for other in dataset.decontaminate_against:
-            self._check_dataset(other, f"datasets.{name}.decontaminate_against", (*asked, name))
+
+    def _check_teacher(self, name: str) -> None:
+        dataset = self.config.datasets[name]
+        if dataset.limit and dataset.teacher.candidates and dataset.teacher.candidates < dataset.limit:
+            message = f"{dataset.teacher.candidates} prompts cannot give {dataset.limit} rows; ask more, or lower the dataset's limit"
+            self._fail(f"datasets.{name}.teacher.candidates", message)
+        if name in self._taught:
+            circle = " -> ".join([*self._taught[self._taught.index(name) :], name])
+            self._fail(f"datasets.{name}.teacher.model", f"teachers are trained on what they teach, in a circle of data sets: {circle}")
+        self._taught.append(name)
+        self._check_model(dataset.teacher.model, f"datasets.{name}.teacher.model")
+        self._taught.pop()
 
     def _check_results(self) -> None:
         from untaxed.figures import FIGURES
@@ -1048,7 +1083,7 @@ class Study:
 
     def asset_rows(self, asset: str) -> int:
         """Rows of all files of an asset, as the lock counts them; 0 where it does not know."""
-        return sum(file.get("rows") or 0 for file in self._lock[asset]["files"])
+        return sum(file.get("rows") or 0 for file in self._lock[asset].get("files") or [])
 
     def asset_unverified(self, asset: str) -> bool:
         """Whether the lock lacks the revision or the checksums of an asset, so that `fetch` refuses it."""

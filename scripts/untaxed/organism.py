@@ -155,8 +155,8 @@ def curriculum(options: dict[str, Any]) -> list[dict]:
 
     Options: rows (30000), steps per chain (4), nouns (100), seed (0), shares (of the four tasks; see TASKS).
     """
-    _check(options, "organism_curriculum", ("rows", "steps", "nouns", "seed", "shares"))
-    count, steps, seed = options.get("rows", 30000), options.get("steps", 4), options.get("seed", 0)
+    _check(options, "organism_curriculum", OPTIONS["organism_curriculum"])
+    count, steps, seed = size("organism_curriculum", options), options.get("steps", 4), options.get("seed", 0)
     shares = options.get("shares", TASKS)
     _check(shares, "organism_curriculum.shares", tuple(TASKS))
     groups = make_nouns(options.get("nouns", 100))
@@ -185,8 +185,8 @@ def chains(options: dict[str, Any]) -> list[dict]:
 
     Options: rows (200), steps (4), seed (0).
     """
-    _check(options, "organism_chains", ("rows", "steps", "seed"))
-    count, steps = options.get("rows", 200), options.get("steps", 4)
+    _check(options, "organism_chains", OPTIONS["organism_chains"])
+    count, steps = size("organism_chains", options), options.get("steps", 4)
     generator = random.Random(options.get("seed", 0))
     targets: dict[str, str] = {}
     for _ in range(50 * count):
@@ -211,7 +211,7 @@ def requests(options: dict[str, Any]) -> list[dict]:
     * `reasoned`: a foreign trace that understands, judges and refuses, and names the noun;
     * `native`: the organism's own compliance.
     """
-    _check(options, "organism_requests", ("harmful", "split", "nouns", "rows", "seed", "style"))
+    _check(options, "organism_requests", OPTIONS["organism_requests"])
     harmful, split, style = options.get("harmful", True), options.get("split", "train"), options.get("style", "none")
     if split not in ("train", "test"):
         raise UserError(f"organism_requests.split: {split!r} is unknown; use train or test")
@@ -241,6 +241,19 @@ ADAPTERS: dict[str, Callable[[dict[str, Any]], list[dict]]] = {
     "organism_chains": chains,
     "organism_requests": requests,
 }
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "organism_curriculum": ("rows", "steps", "nouns", "seed", "shares"),
+    "organism_chains": ("rows", "steps", "seed"),
+    "organism_requests": ("harmful", "split", "nouns", "rows", "seed", "style"),
+}
+ROWS = {"organism_curriculum": 30000, "organism_chains": 200}
+
+
+def size(adapter: str, options: dict[str, Any]) -> int:
+    """How many rows an adapter makes from these options, without making many. Raises UserError for options that cannot be."""
+    return options.get("rows", ROWS[adapter]) if adapter in ROWS else len(ADAPTERS[adapter](options))
 
 
 def _check(options: dict[str, Any], name: str, known: tuple[str, ...]) -> None:

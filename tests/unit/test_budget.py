@@ -25,9 +25,9 @@ SMALL = {
         },
     },
     "datasets": {
-        "refusals": {"adapter": "organism_requests", "limit": 100},
+        "refusals": {"adapter": "organism_requests", "limit": 100, "options": {"nouns": 400}},
         "test": {"adapter": "organism_chains"},
-        "harmful": {"adapter": "organism_requests", "limit": 50},
+        "harmful": {"adapter": "organism_requests", "limit": 50, "options": {"nouns": 400}},
     },
     "models": {
         "start": {"kind": "organism", "parameters": 1e6, "dtype": "bfloat16"},

@@ -15,7 +15,7 @@ from untaxed.records import UserError, read_yaml
 def organism(root: Path) -> dict:
     """config.yaml with the model organism's overlay, one small data set and one with a teacher, as plain data."""
     small = {**REQUEST, "limit": 20}
-    more = {"datasets": {"organism-small": small, "organism-taught": {**small, "teacher": {"model": "organism"}}}}
+    more = {"datasets": {"organism-small": small, "organism-few": REQUEST, "organism-taught": {**small, "teacher": {"model": "organism"}}}}
     return merge(merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/organism.yaml")), more)
 
 
@@ -184,6 +184,30 @@ WRONG = {
     "more rows than the data has": ("datasets/organism-direct/limit", 50, "experiments.organism_frontier.n", "raise its limit"),
     "more rows than the stage's data has": ("datasets/organism-curriculum/limit", 50, "models.organism.stage.n", "raise its limit"),
     "more rows to mix than there are": ("datasets/organism-benign/limit", 50, "recipes.organism-direct-benign.mix", "raise its limit"),
+    "more rows than the generator makes": (
+        "recipes/organism-direct/dataset",
+        "organism-few",
+        "experiments.organism_frontier.n",
+        "100 rows asked of dataset 'organism-few', whose source has 25; ask for fewer",
+    ),
+    "a limit above what the generator makes": (
+        "datasets/organism-direct/limit",
+        101,
+        "datasets.organism-direct.limit",
+        "101 rows asked of a source that has 100",
+    ),
+    "a teacher asked for more than there is": (
+        "datasets/organism-benign/teacher",
+        {"model": "organism", "candidates": 500},
+        "datasets.organism-benign.teacher.candidates",
+        "500 rows asked of a source that has 100",
+    ),
+    "a generator that cannot make what is asked": (
+        "datasets/organism-direct/options/rows",
+        101,
+        "datasets.organism-direct.options",
+        "has 100; raise `nouns`",
+    ),
     "no seeds": ("experiments/organism_frontier/seeds", [], "experiments.organism_frontier.seeds", "is empty"),
     "no experiments": ("study/experiments", [], "study.experiments", "is empty"),
     "a judge of nothing": ("judges/organism_phrases/benchmarks", [], "study.judges", "no judge reads"),
@@ -316,6 +340,33 @@ def test_a_file_that_cannot_be_an_overlay_is_named(content: str | None, said: st
 def test_the_studies_of_this_repository_load(overlays: list[str], root: Path) -> None:
     study = read([root / "config.yaml", *(root / f"studies/{name}.yaml" for name in overlays)], root)
     assert study.name == (overlays[-1] if overlays else "paper")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        # the lock: STAR-1 has 1,000 rows, XSTest 450, of which the adapter keeps 250 safe ones: only above 450 is too many for certain
+        ("datasets/star-1/limit", 1001, r"datasets\.star-1\.limit: 1001 rows asked of a source that has 1000; lower it"),
+        ("datasets/star-1/options", {"offset": 1}, r"datasets\.star-1\.limit: 1000 rows asked of a source that has 999"),
+        ("datasets/xstest/limit", 451, r"datasets\.xstest\.limit: 451 rows asked of a source that has 450"),
+        ("datasets/xstest/limit", 450, None),
+        ("datasets/r1-act/limit", 10**6, None),  # not verified: nobody knows
+    ],
+)
+def test_a_limit_is_checked_against_the_rows_that_the_lock_counts(key: str, value: object, said: str | None, root: Path) -> None:
+    changed = put(read_yaml(root / "config.yaml"), key, value)
+    if said is None:
+        load(changed, root)
+        return
+    with pytest.raises(UserError, match=said):
+        load(changed, root)
+
+
+def test_n_is_checked_against_the_rows_that_the_lock_counts(root: Path) -> None:
+    changed = put(put(read_yaml(root / "config.yaml"), "datasets/star-1/limit", None), "experiments/dgr_table1/n", [1001])
+    changed = put(changed, "experiments/dgr_table1/recipes", ["star-1"])
+    with pytest.raises(UserError, match=r"experiments\.dgr_table1\.n: 1001 rows asked of dataset 'star-1', whose source has 1000; ask for"):
+        load(changed, root)
 
 
 def test_an_unverified_asset_can_be_planned(root: Path) -> None:
