@@ -135,12 +135,16 @@ class Trainer(Strict):
 
 
 class Refinement(Strict):
-    """How the target model rewrites the safety data (DGR, Eq. 3): prompts, filters, fallback, sampling."""
+    """How the target model rewrites the safety data (DGR, Eq. 3): prompts, filters, fallback, sampling.
+
+    Without `show_question` the target is asked to rewrite a piece without the question that it answers.
+    """
 
     pieces: Annotated[list[Literal["reasoning", "answer"]], Field(min_length=1)] = ["reasoning", "answer"]
     filters: list[Literal["overthinking", "meta-thinking", "lost-refusal"]] = ["overthinking", "meta-thinking"]
     fallback: Literal["original", "drop"] = "original"
     prompts: dict[Literal["reasoning", "answer"], str] = {"reasoning": "prompts/dgr_reasoning.txt", "answer": "prompts/dgr_answer.txt"}
+    show_question: bool = True
     meta_thinking: str = "prompts/meta_thinking.yaml"
     refusal_phrases: str = "prompts/refusal_phrases.yaml"
     sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=5000)
@@ -928,7 +932,7 @@ class Study:
         """The part of a refinement that decides what the target writes."""
         entry = self.config.refinements[refinement]
         prompts = {piece: entry.prompts[piece] for piece in entry.pieces}
-        return {**entry.model_dump(include={"pieces", "sampling", "seed"}), "prompts": prompts}
+        return {**entry.model_dump(include={"pieces", "show_question", "sampling", "seed"}), "prompts": prompts}
 
     def rewriter(self, dataset: str, model: str, refinement: str) -> str:
         """The first refinement of the study that asks the same of the target: its rewrites serve all of them."""

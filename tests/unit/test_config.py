@@ -9,6 +9,7 @@ import pytest
 import yaml
 from untaxed.config import in_order, load, merge, nearest, read, schema
 from untaxed.records import UserError, read_yaml
+from untaxed.refinement import read_templates
 
 
 @pytest.fixture(scope="module")
@@ -417,6 +418,23 @@ def test_the_paper_study_has_the_runs_that_its_grid_says(root: Path) -> None:
     assert len(study.experiment_runs("dgr_table1")) == 6 * 3 + 1
     assert len(study.experiment_runs("dgr_activation")) == 2 * 7 * 3 + 1
     assert len(study.runs) == 6 * 3 + 2 * 6 * 3 + (3 * 4 * 2 - 1) + 1
+
+
+def test_the_question_can_be_kept_from_the_target_and_such_rewrites_are_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    paper = read_yaml(root / "config.yaml")
+    blind = {
+        "refinements": {"dgr-blind": {"show_question": False}, "dgr-blind-drop": {"show_question": False, "fallback": "drop"}},
+        "recipes": {name: {"extends": "direct-dgr", "refinement": f"dgr-{name}"} for name in ("blind", "blind-drop")},
+        "experiments": {"dgr_table1": {"recipes": ["direct-dgr", "blind", "blind-drop"]}},
+    }
+    study = load(merge(paper, blind), root)
+    where = ("direct-refusal", "s1.1-7b")
+    spec = study.rewrite_spec(*where, "dgr-blind")
+    assert (spec["show_question"], study.rewrite_spec(*where, "dgr")["show_question"]) == (False, True)
+    assert "{question}" not in "".join(template.text for template in read_templates(spec).values())
+    assert study.rewriter(*where, "dgr-blind-drop") == study.rewriter(*where, "dgr-blind") == "dgr-blind"
+    assert study.rewriter(*where, "dgr") == "dgr"
 
 
 def test_overlays_come_after_config_yaml_however_they_are_listed(root: Path) -> None:
