@@ -1,5 +1,6 @@
 """What a running study or test suite shows a person: read from the output of Snakemake or pytest, drawn with rich or as plain lines."""
 
+import json
 import re
 import sys
 import time
@@ -30,6 +31,7 @@ STEPS = re.compile(r"^(\d+) of (\d+) steps \(.*\) done$")
 ERROR = re.compile(r"^Error in rule (\w+):$")
 COUNT = re.compile(r"^(\w+) +(\d+)$")
 TEST = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b.*?(?:\[ *\d+%\])?$")
+RECORDED_TIME = re.compile(r"^recorded time: (\d+) s ")
 COLLECTED = re.compile(r"^collect(?:ed|ing).*?(\d+) items?(?: / (\d+) deselected)?")
 
 
@@ -330,21 +332,84 @@ def clock_text(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02d} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
-def follow_tests(lines: Iterable[str]) -> None:
-    """Show a bar while `pytest -v` writes `lines`, each failure at once, and pytest's own summary at the end."""
+def passed_before(record: Path, key: str) -> set[str]:
+    """The tests that had passed when the session of this record was stopped; a record of another key is begun anew, with none.
+
+    `key` says what the tests run on; "" (unknown) equals no other.
+    """
+    lines = record.read_text(encoding="utf-8").split("\n") if record.exists() else [""]
+    if key and lines[0] == key:
+        return set(lines[1:-1])  # what follows the last line end was cut while it was written
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(f"{key}\n", encoding="utf-8")
+    return set()
+
+
+class Recorder:
+    """A plugin for pytest: writes down each test that passes, so that a stopped session can go on, and how long each test takes.
+
+    `record` has been begun by `passed_before`; it is removed when the session comes to its end. `seconds.json` beside it is kept.
+    """
+
+    def __init__(self, record: Path) -> None:
+        self.record, self.times = record, record.with_name("seconds.json")
+        self.before = set(record.read_text(encoding="utf-8").split("\n")[1:-1])
+        self.recorded: dict[str, float] = json.loads(self.times.read_text()) if self.times.exists() else {}
+        self.spent: Counter = Counter()
+        self.passed: set[str] = set()
+        self.left_out = 0
+
+    def pytest_collection_modifyitems(self, config: Any, items: list) -> None:
+        done = [item for item in items if item.nodeid in self.before]
+        if done:
+            self.left_out = len(done)
+            config.hook.pytest_deselected(items=done)
+            items[:] = [item for item in items if item.nodeid not in self.before]
+
+    def pytest_report_collectionfinish(self, items: list) -> str | None:
+        known = [self.recorded[item.nodeid] for item in items if item.nodeid in self.recorded]
+        return f"recorded time: {sum(known):.0f} s ({len(known)} of these {len(items)} tests)" if known else None
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.spent[report.nodeid] += report.duration
+        if report.when == "call" and report.passed:
+            self.passed.add(report.nodeid)
+        elif report.when == "teardown" and report.passed and report.nodeid in self.passed:
+            with self.record.open("a", encoding="utf-8") as file:
+                file.write(f"{report.nodeid}\n")
+
+    def pytest_sessionfinish(self, session: Any, exitstatus: int) -> None:
+        interrupted, nothing_to_run = 2, 5  # pytest.ExitCode
+        if exitstatus == nothing_to_run and self.left_out:
+            session.exitstatus = 0  # it was stopped after its last test
+        if exitstatus != interrupted:
+            self.record.unlink(missing_ok=True)
+        rounded = {test: round(seconds, 3) for test, seconds in self.spent.items()}
+        new = self.times.with_name(f".{self.times.name}")
+        new.write_text(json.dumps(self.recorded | rounded, indent=0, sort_keys=True) + "\n")
+        new.replace(self.times)
+
+
+def follow_tests(lines: Iterable[str], seconds: dict[str, float] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    """Show a bar while `pytest -v` writes `lines`, each failure at once, and pytest's own summary at the end.
+
+    `seconds` are recorded times by test; with the sum that a Recorder reports they give the time left.
+    """
     from rich.console import Group
     from rich.markup import escape
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    console, counts, state = new_console(plain=False), Counter(), {"total": 0, "test": ""}
-    started, summary = time.monotonic(), []
+    console, counts, state = new_console(plain=False), Counter(), {"total": 0, "test": "", "left": None, "since": 0.0}
+    started, summary, seconds = clock(), [], seconds or {}
 
     def draw() -> Group:
         head = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=state["total"] or None, completed=counts.total(), width=40, pulse=not state["total"])
         said = ", ".join(f"{count} {outcome.lower()}" for outcome, count in counts.items())
-        head.add_row(bar, f"{counts.total()} of {state['total']}", clock_text(time.monotonic() - started), said)
+        head.add_row(
+            bar, f"{counts.total()} of {state['total']}", clock_line(clock() - started, state["left"], clock() - state["since"]), said
+        )
         return Group(head, escape(state["test"]))
 
     with live(console, draw):
@@ -352,15 +417,25 @@ def follow_tests(lines: Iterable[str]) -> None:
             if match := TEST.match(line.rstrip()):
                 state["test"] = match[1]
                 counts[match[2]] += 1
+                if state["left"] is not None:
+                    state |= {"left": state["left"] - seconds.get(match[1], 0.0), "since": clock()}
                 if match[2] in ("FAILED", "ERROR"):
                     console.print(f"[bold red]{match[2].lower()}:[/] {escape(match[1])}", soft_wrap=True)
             elif match := COLLECTED.match(line):
                 state["total"] = int(match[1]) - int(match[2] or 0)
+            elif match := RECORDED_TIME.match(line):
+                state |= {"left": float(match[1]), "since": clock()}
             elif line.startswith("=") or summary:
                 summary.append(line)
     first = next((number for number, line in enumerate(summary) if "test session starts" not in line and line.startswith("=")), 0)
     sys.stdout.write("".join(summary[first:]))
     sys.stdout.flush()
+
+
+def clock_line(elapsed: float, left: float | None, running: float) -> str:
+    """The time since the start, and what is left of the recorded time after the test that has run for `running` seconds."""
+    rest = left - running if left is not None else 0.0
+    return clock_text(elapsed) + (f", about {left_text(rest)} left" if rest >= 1 else "")
 
 
 def new_console(plain: bool) -> Any:

@@ -208,3 +208,90 @@ def test_a_python_that_is_too_old_is_named(launcher, monkeypatch):
 def test_a_python_without_venv_is_told_what_to_install(launcher):
     with pytest.raises(launcher.Stop, match="python3-venv"):
         launcher.make_venv("false")
+
+
+TESTS = """
+import os, time
+from pathlib import Path
+import pytest
+
+def test_first():
+    Path("ran").open("a").write("first ")
+    assert "UNTAXED_TESTS" not in os.environ
+
+@pytest.fixture
+def slow():
+    yield
+    Path("ran").open("a").write("cleaned ")
+
+def test_slow(slow):
+    Path("ran").open("a").write("slow ")
+    if not Path("quick").exists():
+        time.sleep(60)
+
+def test_last():
+    Path("ran").open("a").write("last ")
+"""
+
+
+@pytest.fixture
+def tested(house: Path, root: Path) -> Path:
+    """The small checkout with three tests, the second of which waits."""
+    (house / "tests").mkdir()
+    shutil.copy(root / "tests/conftest.py", house / "tests/conftest.py")
+    (house / "tests/test_three.py").write_text(TESTS)
+    (house / ".gitignore").write_text("/.venv/\n/logs/\n/ran\n/quick\n.pytest_cache/\n__pycache__/\n")
+    subprocess.run(["git", "init", "-q"], cwd=house, check=True)
+    return house
+
+
+def stop_tests(house: Path, number: int = signal.SIGINT) -> tuple[int, str]:
+    """Start the tests, stop them in the second, and return exit code and messages. Then let the second be quick."""
+    (house / "quick").unlink(missing_ok=True)
+    process = start(house, "test")
+    deadline = time.monotonic() + 40
+    while "slow" not in wait_for(house / "ran"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=40)
+    (house / "quick").touch()
+    return process.returncode, said
+
+
+def ran(house: Path) -> list[str]:
+    """The tests that ran since the last look."""
+    names = (house / "ran").read_text().split()
+    (house / "ran").unlink()
+    return [name for name in names if name != "cleaned"]
+
+
+def test_stopped_tests_are_gone_on_with_while_no_file_changes(tested):
+    code, said = stop_tests(tested)
+    assert (code, "go on with: ./untaxed test\n" in said) == (130, True), said
+    assert (tested / "ran").read_text() == "first slow cleaned "  # fixtures end in order
+    ran(tested)
+    process = start(tested, "test")
+    output, said = process.communicate(timeout=60)
+    assert (process.returncode, ran(tested)) == (0, ["slow", "last"]), output
+    assert "going on: 1 passed before; ./untaxed test --all starts anew\n" in said
+    assert "2 passed, 1 deselected" in output
+    assert "\x1b[" not in output + said  # without a terminal it is plain by itself
+    process = start(tested, "test")
+    output, said = process.communicate(timeout=60)
+    assert (process.returncode, ran(tested)) == (0, ["first", "slow", "last"]), output  # the session before came to its end
+    assert "going on" not in said
+    assert "(3 of these 3 tests)" in output
+
+
+def test_stopped_tests_start_anew_when_asked_or_when_a_file_has_changed(tested):
+    assert stop_tests(tested, signal.SIGTERM)[0] == 143
+    record = next((tested / "logs/tests").glob("passed-*.txt"))
+    whole = record.read_text()
+    ran(tested)
+    assert "going on" not in run(tested, "test", "--all")[1]
+    assert ran(tested) == ["first", "slow", "last"]
+    record.write_text(whole)  # as if it had been stopped again
+    (tested / "scripts/train.py").write_text("")
+    assert "going on" not in run(tested, "test")[1]
+    assert ran(tested) == ["first", "slow", "last"]

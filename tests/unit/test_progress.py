@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from untaxed.progress import (
     Failure,
     Study,
+    clock_line,
     clock_text,
     draw_study,
     follow_study,
@@ -21,6 +23,7 @@ from untaxed.progress import (
     last_lines,
     left_text,
     live,
+    passed_before,
     recorded_seconds,
     rule_messages,
     time_line,
@@ -262,3 +265,48 @@ def test_a_test_run_shows_failures_at_once_and_ends_with_pytests_own_lines(tmp_p
     assert "failed: test_example.py::test_bad" in shown.err
     assert "one is not two" in shown.out
     assert "1 failed, 1 passed" in shown.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "left", "running", "text"),
+    [
+        (10, 60, 0, "10 s, about 1 min left"),
+        (30, 60, 20, "30 s, about 40 s left"),
+        (30, 60, 70, "30 s"),  # the test takes longer than recorded
+        (30, None, 30, "30 s"),  # nothing is recorded
+    ],
+)
+def test_the_time_left_of_the_tests_counts_down_while_one_runs(elapsed, left, running, text):
+    assert clock_line(elapsed, left, running) == text
+
+
+def test_the_recorded_time_of_a_test_that_has_ended_is_no_longer_left(monkeypatch):
+    draws, shown, screen = [], [], Console(width=150)
+    monkeypatch.setattr("untaxed.progress.live", lambda _console, draw: nullcontext(draws.append(draw)))
+
+    def lines():
+        for line in (
+            "collecting ... collected 3 items / 1 deselected\n",
+            "recorded time: 100 s (2 of these 2 tests)\n",
+            "test_a.py::test_slow PASSED    [ 50%]\n",
+        ):
+            yield line
+            with screen.capture() as capture:
+                screen.print(draws[0]())
+            shown.append(re.search(r"\d+ of \d+ \d+ s(?:, about .*? left)?", capture.get()).group())
+
+    follow_tests(lines(), {"test_a.py::test_slow": 60.0}, clock=lambda: 5.0)
+    assert shown == ["0 of 2 0 s", "0 of 2 0 s, about 2 min left", "1 of 2 0 s, about 40 s left"]
+
+
+def test_a_record_is_gone_on_with_only_for_the_same_files(tmp_path):
+    record = tmp_path / "tests/passed.txt"
+    assert passed_before(record, "key") == set()
+    with record.open("a") as file:
+        file.write("test_a.py::test_b[x y]\ntest_a.py::test_cut-in-hal")
+    assert passed_before(record, "key") == {"test_a.py::test_b[x y]"}
+    assert passed_before(record, "other key") == set()
+    assert record.read_text() == "other key\n"
+    assert passed_before(record, "") == set()
+    record.write_text("\ntest_a.py::test_b\n")
+    assert passed_before(record, "") == set()  # unknown files equal no others
