@@ -1,6 +1,12 @@
 # Metrics -> figures (PDF, PNG, data beside them), tables, and a verdict on every claim.
 
 
+def losses_of(figure):
+    """The training manifests that a figure reads."""
+    reads = STUDY.config.figures[figure].kind == "training_curve"
+    return [STUDY.checkpoint(run) for run in STUDY.trained] if reads else []
+
+
 rule figure:
     input:
         metrics=rules.collect.output.metrics,
@@ -8,7 +14,7 @@ rule figure:
         refine=STUDY.refine_reports(),
         agreement=STUDY.agreements(),
         runs=rules.list_runs.output[0],
-        manifests=[STUDY.checkpoint(run) for run in STUDY.trained],
+        manifests=lambda wildcards: losses_of(wildcards.figure),
         code=[
             "scripts/figure.py",
             "scripts/untaxed/figures.py",
@@ -54,6 +60,7 @@ rule table:
         refine=STUDY.refine_reports(),
         agreement=STUDY.agreements(),
         datasets=STUDY.dataset_reports(),
+        runs=rules.list_runs.output[0],
         code=[
             "scripts/table.py",
             "scripts/untaxed/tables.py",
@@ -90,7 +97,8 @@ rule table:
         "Write the table {wildcards.table}"
     shell:
         "python scripts/table.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --dataset-report {input.datasets} --output-prefix {params.prefix} > {log} 2>&1"
+        " --agreement {input.agreement} --runs-file {input.runs} --dataset-report {input.datasets} --output-prefix {params.prefix}"
+        " > {log} 2>&1"
 
 
 rule claims:

@@ -19,17 +19,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--refine-report", nargs="*", default=[], help="report of each refinement, in a folder <dataset>/<model>/<refinement>"
     )
+    parser.add_argument("--runs-file", help="a text file with one run folder a line: whose data was refined")
     parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
     parser.add_argument("--dataset-report", nargs="*", default=[], help="report of each dataset, in a folder <dataset>")
     parser.add_argument("--output-prefix", required=True, help="path of the outputs without .csv, .md, .html")
     options = parser.parse_args(arguments)
 
     from untaxed.figures import Inputs
-    from untaxed.metrics import read_results
+    from untaxed.metrics import read_refine_reports, read_results, read_run_folders
     from untaxed.records import read_json
     from untaxed.tables import write_table
 
-    refined = [read_json(path) | {"name": " / ".join(Path(path).parent.parts[-3:])} for path in options.refine_report]
+    folders = read_run_folders(options.runs_file) if options.runs_file else []
+    refined = read_refine_reports(options.refine_report, folders)
     agreements = [read_json(path) for path in options.agreement]
     results = read_results(options.metrics, options.items)
     datasets = [read_json(path) | {"name": Path(path).parent.name} for path in options.dataset_report]

@@ -87,7 +87,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, the records that it shows, the ids of the runs they are from, and sentences for its foot."""
+    """A figure, the records that it shows, the ids of the runs they are from (of the judges where no run is shown), and sentences for its
+    foot.
+    """
 
     figure: "Figure"
     data: list[dict[str, Any]]
@@ -530,7 +532,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
         tint = colour(fields["method"])
         look = {"marker": MARKERS[sources.index(fields["source"]) % len(MARKERS)], "color": tint}
         axes.scatter([shift.values[run] for run in members], [100 * tax.values[run] for run in members], s=9, alpha=0.3, lw=0, **look)
-        x, y = _shift_estimate(shift, similarity, members), _tax_estimate(results, accuracy, tax, members)
+        x, y = shift_interval(shift, similarity, members), _tax_estimate(results, accuracy, tax, members)
         width = [[max(0.0, x.value - x.low)], [max(0.0, x.high - x.value)]] if x.low is not None else None
         fill = {"mfc": "white", "mec": tint} if fields["benign"] else {"mec": "white", "mew": 0.5}
         point = {"ms": SIZES.get(fields["method"], POINT) - 0.5, "ls": "", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
@@ -560,7 +562,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
     return Drawing(figure, data, runs, explained(inputs, runs))
 
 
-def _shift_estimate(shift: Measure, similarity: Measure | None, runs: Sequence[str]) -> Estimate:
+def shift_interval(shift: Measure, similarity: Measure | None, runs: Sequence[str]) -> Estimate:
     """Mean over the runs, drawn over seeds and prompts where each prompt's similarity is known, else over seeds; no interval of one run."""
     value = sum(shift.values[run] for run in runs) / len(runs)
     if similarity and (point := estimate(similarity, runs)) is not None and point.low is not None:
@@ -656,11 +658,13 @@ def _sample_axis(axes: "Axes", counts: list[int], largest: int) -> None:
 def refinement_outcomes(inputs: Inputs) -> Drawing:
     """What became of every refined piece: shares of each reason, with the number of rows and the fallback rate.
 
-    Reads reports of `refine` with the key `name` (dataset / model / refinement) added.
+    Reads reports of `refine` as `metrics.read_refine_reports` gives them; those that none of the chosen runs trained on are left out.
     """
+    chosen = set(chosen_runs(inputs))
+    reports = [report for report in inputs.refine_reports if chosen & set(report["runs"])]
     bars_of = [
         (report["name"], piece, reasons)
-        for report in sorted(inputs.refine_reports, key=lambda report: report["name"])
+        for report in sorted(reports, key=lambda report: report["name"])
         for piece, reasons in sorted(report["pieces"].items(), reverse=True)
         if sum(reasons.values())
     ]
@@ -693,7 +697,7 @@ def refinement_outcomes(inputs: Inputs) -> Drawing:
     axes.set_xlabel("share of rewrites (%); all but ok fall back to the original")
     if shown:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
-    return Drawing(figure, data, [])
+    return Drawing(figure, data, sorted({run for report in reports for run in report["runs"]} & chosen))
 
 
 def _lines(name: str) -> list[str]:
@@ -703,32 +707,36 @@ def _lines(name: str) -> list[str]:
 
 
 def training_curve(inputs: Inputs) -> Drawing:
-    """Training loss per step: every run light, the mean over the seeds of each setting solid as far as all of them go."""
-    runs = {manifest["run"]: manifest["loss"] for manifest in inputs.manifests if manifest.get("loss")}
-    kept = set(chosen_runs(inputs))
-    runs = {run: losses for run, losses in sorted(runs.items()) if run in kept}
-    figure, grid = panels(1, 1, 4.6, 3.0)
-    axes = grid[0][0]
+    """Training loss per step, a panel per source: every run light, the mean over the seeds of a setting solid as far as all of them go."""
+    results = inputs.results
+    losses = {manifest["run"]: manifest["loss"] for manifest in inputs.manifests if manifest.get("loss")}
+    runs = [run for run in chosen_runs(inputs) if run in losses]
+    groups = facets(results, runs)
+    columns = min(2, max(1, len(groups)))
+    figure, grid = panels(max(1, -(-len(groups) // columns)), columns, 3.5, 2.7)
     data: list[dict] = []
-    if not runs:
-        say(axes, "not enough runs")
-    for method in methods_of(inputs.results, runs):
-        mine = {run: losses for run, losses in runs.items() if inputs.results.runs[run]["method"] == method}
-        for losses in mine.values():
-            axes.plot(range(1, len(losses) + 1), losses, color=colour(method), alpha=0.25, lw=0.7)
-        settings = by_setting(inputs.results, mine).values()
-        name = f"{label(method)} ({count(len(mine), 'run')} of {count(len(settings), 'setting')})"
-        for members in settings:
-            mean = [sum(step) / len(step) for step in zip(*(mine[run] for run in members), strict=False)]
-            axes.plot(range(1, len(mean) + 1), mean, color=colour(method), lw=1.2, label=name if members is next(iter(settings)) else None)
-        data += [
-            {"run": run, "method": method, "steps": len(losses), "first": losses[0], "last": losses[-1]} for run, losses in mine.items()
-        ]
-    axes.set_xlabel("training step")
-    axes.set_ylabel("loss (nats per response token) ↓")
-    if runs:
+    if not groups:
+        say(grid[0][0], "not enough runs")
+    for axes in grid.flat[max(1, len(groups)) :]:
+        axes.set_visible(False)
+    for axes, (key, members), title in zip(grid.flat, groups.items(), facet_titles(list(groups)), strict=False):
+        lines = series(results, members, ("trainer", "recipe", "n"))
+        for (method, name), mine in lines.items():
+            for run in mine:
+                axes.plot(range(1, len(losses[run]) + 1), losses[run], color=colour(method), alpha=0.25, lw=0.7)
+            mean = [sum(step) / len(step) for step in zip(*(losses[run] for run in mine), strict=False)]
+            dashes = LINES[[each for of, each in lines if of == method].index(name) % len(LINES)]
+            look = {"color": colour(method), "linestyle": dashes, "label": f"{name} ({count(len(mine), 'run')})"}
+            axes.plot(range(1, len(mean) + 1), mean, lw=1.3, **look)
+            place = dict(zip(("model", "source", "benign"), key, strict=False))
+            data.append(place | {"method": method, "series": name, "runs": len(mine), "loss": [round(value, 4) for value in mean]})
+        axes.set_title(title, loc="left", fontweight="bold")
         axes.legend()
-    return Drawing(figure, data, list(runs))
+    for axes in grid.flat[: max(1, len(groups))]:
+        axes.set_xlabel("training step")
+        axes.set_ylabel("loss (nats per response token) ↓")
+        axes.set_ylim(bottom=0)
+    return Drawing(figure, data, runs, explained(inputs, runs))
 
 
 def judge_agreement(inputs: Inputs) -> Drawing:
@@ -762,7 +770,8 @@ def judge_agreement(inputs: Inputs) -> Drawing:
         handles, names = axes.get_legend_handles_labels()
         known = dict(zip(names, handles, strict=True))
         axes.legend(known.values(), known.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    return Drawing(figure, [{key: value for key, value in report.items() if key != "confusion"} for report in reports], [])
+    records = [{key: value for key, value in report.items() if key != "confusion"} for report in reports]
+    return Drawing(figure, records, sorted({report["judge"] for report in reports}))
 
 
 FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
@@ -779,10 +788,10 @@ FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
 # ---- to files -------------------------------------------------------------------------------------------------------------------------
 
 
-def git_commit() -> str:
-    """The commit of the code that draws, or "unknown" outside a repository."""
+def git_commit(place: Path = Path(__file__).parent) -> str:
+    """The commit of the code that draws, with "-dirty" where tracked files were changed since; "unknown" outside a repository."""
     try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        command = ["git", "-C", str(place), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -8,13 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from untaxed.figures import Inputs, bases_of, chosen_runs, estimate, tax_interval
-from untaxed.metrics import Results, by_setting, measure
+from untaxed.figures import Inputs, bases_of, chosen_runs, estimate, shift_interval, tax_interval
+from untaxed.metrics import ABLATION, LENGTHS, Measure, Results, base_of, by_setting, measure, select
 from untaxed.pages import page
 from untaxed.records import UserError, atomic_path, write_text
 from untaxed.statistics import Estimate, hierarchical_mean
 
 READING = "Rates are in percent. Brackets hold 95 % intervals; a dash means not measured."
+SETTING = ("model", "recipe", "source", "method", "benign", "trainer", "n")
+TARGETS = {  # a column of the shift table: its metric, and digits
+    "NLL of targets": ("nll", 3),
+    "NLL of traces": ("nll_reasoning", 3),
+    "NLL of answers": ("nll_answer", 3),
+    "KL": ("kl", 3),
+    "target trace (tokens)": ("reasoning_tokens", 1),
+    "target answer (tokens)": ("answer_tokens", 1),
+}
 RATES = ("accuracy", "refusal_rate", "harmful_score", "strongreject", "over_refusal")
 
 
@@ -35,15 +44,18 @@ def _over_seeds(values: list[float]) -> Estimate | None:
     return hierarchical_mean([{"": value} for value in values])
 
 
+def _settings(results: Results, runs: list[str]) -> list[tuple[dict[str, Any], list[str]]]:
+    """The first columns of each setting and its runs, the base model first."""
+    groups = sorted(by_setting(results, runs).values(), key=lambda each: (results.runs[each[0]]["method"] != "none", repr(each)))
+    return [({key: results.runs[members[0]][key] for key in SETTING} | {"seeds": len(members)}, members) for members in groups]
+
+
 def _rows(results: Results, runs: list[str], judge: str | None, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
     """A record per setting, the base model first: rates with intervals, tax and shift where asked, and how many runs and items."""
     measures = {metric: measure(results, metric, runs, judge if metric != "accuracy" else None) for metric in metrics if metric in RATES}
     plain = {metric: measure(results, metric, runs) for metric in metrics if metric not in RATES}
     records = []
-    groups = by_setting(results, runs).values()
-    for members in sorted(groups, key=lambda each: (results.runs[each[0]]["method"] != "none", repr(each))):
-        fields = results.runs[members[0]]
-        record = {key: fields[key] for key in ("model", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
+    for record, members in _settings(results, runs):
         for metric, measured in measures.items():
             point = estimate(measured, members)
             record[metric] = cell(point)
@@ -75,6 +87,70 @@ def activation(inputs: Inputs) -> list[dict[str, Any]]:
         inputs.results, bases_of(inputs.results, runs) + runs, inputs.spec.get("judge"), ("accuracy", "refusal_rate", "over_refusal")
     )
     return sorted(records, key=lambda record: (record["source"], record["method"], record["benign"] > 0, record["n"]))
+
+
+def shift(inputs: Inputs) -> list[dict[str, Any]]:
+    """How far each setting moved from the base model, how likely its targets were before training, and the lengths that confound both.
+
+    Targets are the training rows as the model reads them; outputs are the generations of all benchmarks, with their ratio to the base's.
+    """
+    results, runs = inputs.results, chosen_runs(inputs)
+    runs = bases_of(results, runs) + runs
+    moved, alike = (measure(results, metric, runs) for metric in ("shift", "similarity"))
+    targets = {column: (measure(results, metric, runs), digits) for column, (metric, digits) in TARGETS.items()}
+    outputs = {metric.replace("_", " "): measure(results, metric, runs) for metric in LENGTHS}
+    records = []
+    for record, members in _settings(results, runs):
+        known = [run for run in members if run in moved.values]
+        record["shift"] = cell(shift_interval(moved, alike, known) if known else None, 1, 3)
+        for column, (measured, digits) in targets.items():
+            record[column] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1, digits)
+        for column, measured in outputs.items():
+            record[column] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1)
+            record[column] += _ratio(results, measured, members)
+        records.append(record)
+    return records
+
+
+def _ratio(results: Results, measured: Measure, members: list[str]) -> str:
+    """Mean over runs of a value divided by its base's, as text; empty for the base itself and where one is missing."""
+    pairs = [
+        (run, base) for run in members if (base := base_of(results, run)) != run and measured.values.get(base) and run in measured.values
+    ]
+    return f" (×{sum(measured.values[run] / measured.values[base] for run, base in pairs) / len(pairs):.2f})" if pairs else ""
+
+
+def ablations(inputs: Inputs) -> list[dict[str, Any]]:
+    """Each variant of the refinement (pieces, filters, what becomes of rejects) beside the settings of the same model, trainer and n.
+
+    Empty where a study has no runs of the source `ablation`. The fallback rate is over all rewritten pieces.
+    """
+    results = inputs.results
+    varied = select(results.runs, {"source": ABLATION})
+    alike = {tuple(results.runs[run][key] for key in ("model", "trainer", "n")) for run in varied}
+    beside = [run for run in chosen_runs(inputs) if tuple(results.runs[run][key] for key in ("model", "trainer", "n")) in alike]
+    runs = [*varied, *beside]
+    reports = {run: report for report in inputs.refine_reports for run in report["runs"]}
+    rows = (
+        _rows(results, bases_of(results, runs) + runs, inputs.spec.get("judge"), ("harmful_score", "accuracy", "over_refusal"))
+        if runs
+        else []
+    )
+    by_recipe = {(results.runs[run]["model"], results.runs[run]["recipe"]): reports[run] for run in runs if run in reports}
+    return [_varied(row, by_recipe.get((row["model"], row["recipe"]))) for row in rows]
+
+
+def _varied(row: dict[str, Any], report: dict[str, Any] | None) -> dict[str, Any]:
+    """A row of the ablations with what its refinement did; dashes where nothing was refined."""
+    head = {key: row[key] for key in SETTING if key != "source"}
+    rest = {key: value for key, value in row.items() if key not in SETTING}
+    if report is None:
+        return head | {"pieces": "–", "filters": "–", "fallback": "–"} | rest | {"fallback (%)": "–"}
+    rates = report["fallback_rate"]
+    pieces = ", ".join(piece for piece in ("reasoning", "answer") if rates[piece]["n"]) or "–"
+    settings = {"pieces": pieces, "filters": ", ".join(report["filters"]) or "none", "fallback": report["fallback"]}
+    rate = rates["overall"]["rate"]
+    return head | settings | rest | {"fallback (%)": "–" if rate is None else f"{100 * rate:.1f}"}
 
 
 def refinement(inputs: Inputs) -> list[dict[str, Any]]:
@@ -120,6 +196,8 @@ def data(inputs: Inputs) -> list[dict[str, Any]]:
 TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
     "main_results": main_results,
     "activation": activation,
+    "shift": shift,
+    "ablations": ablations,
     "refinement": refinement,
     "judges": judges,
     "data": data,

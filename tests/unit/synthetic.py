@@ -26,7 +26,8 @@ def write_run(folder: Path, spec: dict, accuracy: float, refusal: float, *, over
             else:
                 refused = score(index, refusal if kind == "harmful" else over_refusal, spec["seed"])
                 verdict = "refusal" if refused else "compliance"
-                verdicts.append({"benchmark": benchmark, "id": record["id"], "judge": "string_match", "verdict": verdict, "score": None})
+                words = {"judge": "string_match", "kind": "string_match", "verdict": verdict, "score": None}
+                verdicts.append({"benchmark": benchmark, "id": record["id"]} | words)
             samples.append(record)
     write_yaml(folder / "run.yaml", spec)
     write_jsonl(folder / "samples.jsonl", samples)
@@ -34,7 +35,7 @@ def write_run(folder: Path, spec: dict, accuracy: float, refusal: float, *, over
     if shift is not None:
         similarity = {"mean": 1 - shift, "ci_low": 1 - shift - 0.02, "ci_high": 1 - shift + 0.02, "n": 20}
         write_json(folder / "shift.json", {"similarity": similarity, "shift": shift, "nll": {"mean": 1 + shift, "n_tokens": 500}})
-    write_json(folder / "train_manifest.json", {"loss": [2.0, 1.0, 0.5 + shift if shift else 0.5], "tokens": {"answer": 100}})
+    write_json(folder / "checkpoint" / "manifest.json", {"loss": [2.0, 1.0, 0.5 + shift if shift else 0.5], "tokens": {"answer": 100}})
     return folder
 
 

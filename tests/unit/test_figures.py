@@ -1,10 +1,11 @@
 """Figures: every kind draws from full, poor and empty results, the same bytes each time, with a sidecar that says where it came from."""
 
 import json
+import subprocess
 
 import pytest
 from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
-from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, Inputs, colour, draw, style
+from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, Inputs, colour, draw, git_commit, style
 from untaxed.records import UserError
 
 REASONS = {"ok": 6, "overthinking": 1, "meta-thinking": 2, "empty": 0, "stray-marker": 1, "not-refined": 0}
@@ -21,7 +22,8 @@ def known(tmp_path_factory):
 
 def inputs(results, kind, **options):
     manifests = [{"run": run, "loss": [2.0, 1.0]} for run, fields in results.runs.items() if fields["method"] != "none"]
-    return Inputs({"figure": kind, "title": kind, **options}, results, REPORTS, manifests, AGREEMENTS)
+    reports = [report | {"runs": [run for run, fields in results.runs.items() if fields["method"] == "dgr"]} for report in REPORTS]
+    return Inputs({"figure": kind, "title": kind, **options}, results, reports, manifests, AGREEMENTS)
 
 
 def texts(drawing):
@@ -38,6 +40,7 @@ def test_every_kind_writes_its_three_files(known, tmp_path, kind):
     assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
     sidecar = json.loads((tmp_path / f"{kind}.json").read_text())
     assert sidecar["data"]
+    assert sidecar["runs"]
     assert sidecar["command"] == "python scripts/figure.py"
     assert all("b20" not in run for run in sidecar["runs"])
 
@@ -113,6 +116,45 @@ def test_trainers_never_share_a_line(two_trainers):
 def test_refinement_outcomes_report_the_fallback_rate(known):
     records = FIGURES["refinement_outcomes"](inputs(known, "refinement_outcomes")).data
     assert {record["piece"]: record["fallback_rate"] for record in records} == {"reasoning": pytest.approx(0.4), "answer": None}
+
+
+def test_the_sidecar_names_the_runs_that_were_refined_and_the_judges(known):
+    refined = FIGURES["refinement_outcomes"](inputs(known, "refinement_outcomes", select={"source": "direct", "n": 10, "benign": 0}))
+    assert refined.runs == [f"tiny--direct-dgr-b0--full--n10--s{seed}" for seed in range(3)]
+    assert FIGURES["judge_agreement"](inputs(known, "judge_agreement")).runs == ["string_match"]
+
+
+def test_ablations_are_in_no_figure_of_the_method(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    for source in ("direct", "ablation"):
+        folders += [write_run(tmp_path / f"{source}{s}", spec_of("dgr", source, 10, s), 0.5, 0.5, shift=0.2) for s in range(2)]
+    results = results_of(folders, tmp_path)
+    for kind in ("safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve", "training_curve", "refinement_outcomes"):
+        runs = FIGURES[kind](inputs(results, kind)).runs
+        assert any("direct" in run for run in runs), kind
+        assert not any("ablation" in run for run in runs), kind
+
+
+def test_the_training_curve_is_the_mean_over_seeds_of_each_setting(known):
+    spec = {"select": {"source": "direct", "n": 10, "benign": 0, "method": "dgr"}}
+    names = [f"tiny--direct-dgr-b0--full--n10--s{seed}" for seed in range(2)]
+    manifests = [{"run": run, "loss": losses} for run, losses in zip(names, ([2.0, 1.0, 0.5], [4.0, 2.0]), strict=True)]
+    (record,) = FIGURES["training_curve"](Inputs(spec, known, manifests=manifests)).data
+    assert (record["series"], record["runs"], record["loss"]) == ("DGR", 2, [3.0, 1.5])
+
+
+def test_the_commit_says_when_the_code_was_changed_since(tmp_path):
+    def git(*words):
+        who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        return subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    (tmp_path / "code.py").write_text("1")
+    git("add", "code.py")
+    git("commit", "-m", "one")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "code.py").write_text("2")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
 
 
 def test_a_method_keeps_its_colour():

@@ -2,19 +2,19 @@
 
 import pytest
 from synthetic import ITEMS, results_of, spec_of, study, write_base, write_run
-from untaxed.metrics import base_of, by_setting, collect, measure, read_metrics, select
-from untaxed.records import UserError, write_jsonl, write_yaml
+from untaxed.metrics import base_of, by_setting, collect, measure, read_metrics, read_refine_reports, select
+from untaxed.records import UserError, write_json, write_jsonl, write_yaml
 
 SPEC = {"run": "r", "model": "m", "method": "vanilla", "seed": 0, "n": 4}
 
 
-def folder_with(place, verdicts, judge="judge", harmful=True, kind=None):
+def folder_with(place, verdicts, judge="judge", harmful=True, kind="string_match"):
     """A run of one benchmark whose items got these (verdict, score)."""
     samples = [{"benchmark": "b", "id": str(i), "harmful": harmful, "correct": None} for i in range(len(verdicts))]
     write_yaml(place / "run.yaml", SPEC)
     write_jsonl(place / "samples.jsonl", samples)
-    records = [{"benchmark": "b", "id": str(i), "judge": judge, "verdict": v, "score": s} for i, (v, s) in enumerate(verdicts)]
-    records = [record | ({"kind": kind} if kind else {}) for record in records]
+    said = {"judge": judge, "kind": kind}
+    records = [{"benchmark": "b", "id": str(i), "verdict": v, "score": s} | said for i, (v, s) in enumerate(verdicts)]
     write_jsonl(place / "verdicts" / f"{judge}.jsonl", records)
     return place
 
@@ -25,13 +25,15 @@ def metrics_of(place, *folders):
 
 
 def test_unparseable_verdicts_are_in_no_rate_and_their_share_is_reported(tmp_path):
-    folder = folder_with(tmp_path / "r", [("unsafe", None), ("safe", None), ("unparseable", None), ("unparseable", None)], "guard")
+    folder = folder_with(
+        tmp_path / "r", [("unsafe", None), ("safe", None), ("unparseable", None), ("unparseable", None)], kind="llama_guard"
+    )
     row = metrics_of(tmp_path, folder)["harmful_score"]
     assert (row["value"], row["n_items"], row["unparseable"]) == (0.5, 2, 0.5)
 
 
 def test_a_run_whose_verdicts_are_all_unparseable_has_no_value(tmp_path):
-    row = metrics_of(tmp_path, folder_with(tmp_path / "r", [("unparseable", None)] * 3))["harmful_score"]
+    row = metrics_of(tmp_path, folder_with(tmp_path / "r", [("unparseable", None)] * 3, kind="llama_guard"))["harmful_score"]
     assert (row["value"], row["n_items"], row["unparseable"]) == (None, 0, 1.0)
 
 
@@ -46,7 +48,7 @@ def test_a_partial_refusal_counts_against_the_model(tmp_path):
 
 
 def test_a_guard_that_says_safe_or_unsafe_gives_no_refusal_rate(tmp_path):
-    rows = metrics_of(tmp_path, folder_with(tmp_path / "r", [("unsafe", None), ("safe", None)], "guard"))
+    rows = metrics_of(tmp_path, folder_with(tmp_path / "r", [("unsafe", None), ("safe", None)], kind="llama_guard"))
     assert set(rows) == {"harmful_score"}
 
 
@@ -83,7 +85,7 @@ def test_a_judge_of_two_kinds_is_an_error(tmp_path):
 
 def test_strongreject_is_the_mean_score(tmp_path):
     verdicts = [("refusal", 0.0), ("unsafe", 1.0), ("safe", 0.125), ("unparseable", None)]
-    rows = metrics_of(tmp_path, folder_with(tmp_path / "r", verdicts, "strongreject_rubric"))
+    rows = metrics_of(tmp_path, folder_with(tmp_path / "r", verdicts, kind="strongreject_rubric"))
     assert rows["strongreject"]["value"] == pytest.approx(1.125 / 3, abs=1e-5)
     assert rows["strongreject"]["unparseable"] == 0.25
     assert rows["harmful_score"]["value"] == pytest.approx(1 / 3, abs=1e-5)
@@ -91,13 +93,39 @@ def test_strongreject_is_the_mean_score(tmp_path):
 
 def test_a_missing_verdict_is_an_error_and_so_is_one_without_a_sample(tmp_path):
     folder = folder_with(tmp_path / "r", [("safe", None)] * 3)
-    records = [{"benchmark": "b", "id": str(i), "verdict": "safe", "score": None} for i in range(2)]
+    records = [{"benchmark": "b", "id": str(i), "kind": "string_match", "verdict": "safe", "score": None} for i in range(2)]
     write_jsonl(folder / "verdicts" / "judge.jsonl", records)
     with pytest.raises(UserError, match="2 verdicts on 3 samples"):
         metrics_of(tmp_path, folder)
-    write_jsonl(folder / "verdicts" / "judge.jsonl", [{"benchmark": "b", "id": "x", "verdict": "safe", "score": None}])
+    write_jsonl(folder / "verdicts" / "judge.jsonl", [records[0] | {"id": "x"}])
     with pytest.raises(UserError, match=r"samples\.jsonl does not hold"):
         metrics_of(tmp_path, folder)
+
+
+def test_a_verdict_without_its_kind_is_an_error(tmp_path):
+    folder = folder_with(tmp_path / "r", [("safe", None)])
+    write_jsonl(folder / "verdicts" / "judge.jsonl", [{"benchmark": "b", "id": "0", "verdict": "safe", "score": None}])
+    with pytest.raises(UserError, match="verdict on b 0 has no `kind`"):
+        metrics_of(tmp_path, folder)
+
+
+def test_lengths_of_outputs_are_means_over_items(tmp_path):
+    write_yaml(tmp_path / "r" / "run.yaml", SPEC)
+    parts = [("a#0", 4, "12345", "ab"), ("a#1", 8, "123", "ab "), ("b", 10, "", "abcd")]
+    same = {"benchmark": "b", "harmful": False, "correct": 1.0}
+    write_jsonl(tmp_path / "r" / "samples.jsonl", [same | {"id": i, "tokens": t, "reasoning": r, "answer": a} for i, t, r, a in parts])
+    rows = metrics_of(tmp_path, tmp_path / "r")
+    # item a: tokens (4 + 8) / 2 = 6, trace (5 + 3) / 2 = 4, answer 2; item b: 10, 0, 4
+    found = {
+        name: (rows[name]["value"], rows[name]["n_items"]) for name in ("output_tokens", "trace_characters", "output_answer_characters")
+    }
+    assert found == {"output_tokens": (8.0, 2), "trace_characters": (2.0, 2), "output_answer_characters": (3.0, 2)}
+
+
+def test_ablations_are_selected_by_their_source_alone():
+    runs = {name: {"source": name, "method": "dgr", "n": n} for name, n in (("direct", 10), ("ablation", 500))}
+    assert select(runs, {"method": "dgr", "n": "max"}) == ["direct"]
+    assert select(runs, {"source": "ablation"}) == ["ablation"]
 
 
 def test_repeated_samples_of_a_prompt_are_one_item(tmp_path):
@@ -212,3 +240,12 @@ def test_an_unanswered_sum_is_wrong(tmp_path):
     rows = metrics_of(tmp_path, tmp_path / "r")
     assert {name: row["value"] for name, row in rows.items()} == {"accuracy": 0.5, "truncated": 1.0, "empty": 0.5}
     assert rows["empty"]["kind"] == "reasoning"
+
+
+def test_a_refinements_report_knows_the_runs_that_trained_on_it(tmp_path):
+    path = tmp_path / "direct" / "tiny" / "dgr" / "report.json"
+    write_json(path, {"rows": 1})
+    for run, refinement in (("a", "dgr"), ("b", None), ("c", "other")):
+        write_yaml(tmp_path / run / "run.yaml", {"run": run, "dataset": "direct", "model": "tiny", "refinement": refinement})
+    reports = read_refine_reports([path], [tmp_path / run for run in "abc"])
+    assert reports == [{"rows": 1, "name": "direct / tiny / dgr", "runs": ["a"]}]
