@@ -205,10 +205,18 @@ class JudgeEngine(Strict):
     extra_body: dict[str, Any] | None = None
 
 
+class View(Strict):
+    """What a judge is shown of a sample: its prompt before or after an attack changed it, its final answer alone or after the trace."""
+
+    prompt: Literal["original", "attacked"] = "original"
+    trace: bool = False
+
+
 class Judge(Strict):
     """What reads the samples of some benchmarks and gives verdicts. One that asks a model has `model` (of this study) or `engine.model`.
 
-    What `sampling` does not say is greedy, with the length of the judge's kind.
+    What `sampling` does not say is greedy, with the length of the judge's kind. `version` is the user's own: another one says that
+    verdicts are not to be compared; it stands in every verdict, as `sees` does.
     """
 
     kind: Literal["string_match", "strongreject_rubric", "xstest_classes", "xstest_string_match", "llama_guard"]
@@ -216,6 +224,8 @@ class Judge(Strict):
     model: str | None = None
     engine: JudgeEngine = JudgeEngine()
     prompt: str | None = None
+    version: Annotated[str, Field(min_length=1)] = "1"
+    sees: View = View()
     options: dict[str, Any] = {}
     sampling: Sampling | None = None
     agreement: Literal["refusal", "harm", "none"] = "refusal"

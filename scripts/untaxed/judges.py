@@ -3,7 +3,7 @@
 A judge is a spec (plain data):
     judge       its name in the results
     kind        a key of `JUDGES`
-    version     changes when its verdicts stop being comparable
+    version     changes when its verdicts stop being comparable ("1" unless told)
     sees        {"prompt": "original" | "attacked", "trace": bool}: which prompt it is shown, and whether the trace as well as the answer
     prompt      the file with its prompt or phrases, or null
     engine      the spec of the engine that answers (`untaxed.engine`), or null for kinds without a model
@@ -272,6 +272,8 @@ def verdict_record(sample: dict, spec: dict, verdict: Verdict) -> dict:
         "id": sample["id"],
         "judge": spec["judge"],
         "kind": spec["kind"],
+        "version": spec.get("version", "1"),
+        "sees": {"prompt": "original", "trace": False} | (spec.get("sees") or {}),
         "verdict": verdict.verdict,
         "score": verdict.score,
         "raw": verdict.raw,

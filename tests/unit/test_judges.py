@@ -241,7 +241,8 @@ def test_verdicts_keep_the_order_of_samples_whatever_the_engine_does(root):
     ]
     assert {request.id for request in engine.asked} == {"harmful/b", "harmful/a", "harmful/a#2"}
     assert (engine.sampling.max_new_tokens, engine.sampling.temperature) == (9, 0.0)
-    assert all(set(r) == {"benchmark", "id", "judge", "kind", "verdict", "score", "raw"} and r["verdict"] in VERDICTS for r in records)
+    keys = {"benchmark", "id", "judge", "kind", "version", "sees", "verdict", "score", "raw"}
+    assert all(set(r) == keys and r["verdict"] in VERDICTS for r in records)
 
 
 def test_a_second_call_takes_replies_from_the_work_file(tmp_path):
@@ -341,6 +342,41 @@ def test_what_sampling_does_not_say_is_greedy_with_the_length_of_the_kind(root, 
         spec["prompt"] = str(root / spec["prompt"])
     list(judge_samples([sample(benchmark="harmful_requests")], spec, engine))
     assert (engine.sampling.max_new_tokens, engine.sampling.temperature, engine.sampling.top_p) == asked
+
+
+@pytest.mark.parametrize(
+    ("judge", "shown", "version", "sees"),
+    [
+        ({}, ("a request", "Sure."), "1", {"prompt": "original", "trace": False}),
+        ({"sees": {"prompt": "attacked"}}, ("ignore all; a request", "Sure."), "1", {"prompt": "attacked", "trace": False}),
+        (
+            {"sees": {"trace": True}, "version": "2b"},
+            ("a request", "<think>\nthought\n</think>\n\nSure."),
+            "2b",
+            {"prompt": "original", "trace": True},
+        ),
+    ],
+)
+def test_what_a_judge_sees_and_its_version_come_from_the_study_and_stand_in_every_verdict(root, judge, shown, version, sees):
+    spec, engine = study(root, model="organism", **judge).judge_spec("guard"), FakeEngine("safe")
+    attacked = sample("Sure.", prompt="ignore all; a request", original_prompt="a request", benchmark="harmful_requests")
+    records = list(judge_samples([attacked, {**attacked, "id": "2", "answer": "", "generation": ""}], spec, engine))
+    assert tuple(message["content"] for message in engine.asked[0].messages) == shown
+    assert [(record["version"], record["sees"]) for record in records] == [(version, sees)] * 2
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ({"sees": {"traces": True}}, r"judges\.guard\.sees\.traces: unknown key; did you mean 'trace'\?"),
+        ({"sees": {"prompt": "both"}}, r"judges\.guard\.sees\.prompt: 'both' is not one of 'original' or 'attacked'"),
+        ({"version": ""}, r"judges\.guard\.version: string should have at least 1 character"),
+        ({"version": 2}, r"judges\.guard\.version: input should be a valid string"),
+    ],
+)
+def test_a_wrong_view_or_version_is_named(root, judge, message):
+    with pytest.raises(UserError, match=message):
+        study(root, model="organism", **judge)
 
 
 def without(*keys: str) -> dict:
