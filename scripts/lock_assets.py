@@ -44,4 +44,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, warm=False)
+    run_command(main, network=True)

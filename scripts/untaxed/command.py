@@ -4,6 +4,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from untaxed.machine import offline
+
 SAVED = 75  # EX_TEMPFAIL of sysexits.h: the work is saved, the same call goes on with it
 STOPPED = 130  # what a shell reports after Ctrl-C
 
@@ -19,13 +21,15 @@ class Interrupted(SystemExit):
         return self.message
 
 
-def run_command(main: Callable[[list[str]], None], warm: bool = True) -> None:
+def run_command(main: Callable[[list[str]], None], network: bool = False) -> None:
     """Call `main` with the command line, in the warm server of `UNTAXED_WARM` if it answers, and exit.
 
-    `warm=False` keeps a command in its own process: one that uses the network, which the server has switched off.
+    The hub is switched off, whatever the environment says. `network=True` leaves it on and keeps the command in its own process.
     Exit codes: 0 done; 1 error (a UserError as one line, all else with its traceback); 75 stopped and saved; 130 Ctrl-C.
     """
-    if warm and (address := os.environ.get("UNTAXED_WARM")):
+    if not network:
+        offline()
+    if not network and (address := os.environ.get("UNTAXED_WARM")):
         from untaxed.warm import call
 
         code = call(address, os.path.abspath(main.__code__.co_filename))

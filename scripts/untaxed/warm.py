@@ -41,8 +41,9 @@ WHILE_IMPORTING = {
     "MPLBACKEND": "Agg",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
 }
-OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")  # every command that comes here has set them
 READ_AT_IMPORT = (
     "HF_",
     "TRANSFORMERS_",
@@ -222,8 +223,6 @@ def why_not(request: Request, environment: dict[str, str]) -> str:
     """Why a forked child could not do what a fresh process would do, or "" when it can."""
     if request.prefix != sys.prefix:
         return f"the server runs in {sys.prefix}, the command in {request.prefix}"
-    if any(request.environment.get(name, "1").lower() in ("0", "false", "no", "off", "") for name in OFFLINE):
-        return "the command wants the network, the server has it switched off"
     names = {name for name in {*request.environment, *environment} if name.startswith(READ_AT_IMPORT) and name not in OFFLINE}
     different = sorted(name for name in names if request.environment.get(name) != environment.get(name))
     if different:
@@ -238,7 +237,7 @@ def become(request: Request) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     end_with_parent()
     os.environ.clear()
-    os.environ.update(dict.fromkeys(OFFLINE, "1") | request.environment)
+    os.environ.update(request.environment)
     os.environ.pop("UNTAXED_WARM", None)  # this is the warm process
     os.chdir(request.folder)
     os.umask(request.umask)

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,12 @@ def main(arguments):
         case ["library"]:
             import evaluate
             print(evaluate.__file__)
+        case ["download"]:
+            from huggingface_hub import hf_hub_download
+            try:
+                hf_hub_download("nobody/nothing", "config.json")
+            except Exception:
+                print("no such file")
         case ["wait"]:
             print("ready", flush=True)
             time.sleep(20)
@@ -93,6 +101,42 @@ def test_a_command_named_like_a_library_does_not_hide_it(command, tmp_path):
     (libraries / "evaluate.py").write_text("")
     (tmp_path / "evaluate.py").write_text("raise SystemExit('the command was imported')")
     assert run(command, "library", PYTHONPATH=str(libraries)).stdout == f"{libraries / 'evaluate.py'}\n"
+
+
+@pytest.fixture
+def hub():
+    """A hub on this machine that has nothing, and what was asked of it."""
+    asked = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}, asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("call", ["run_command(main)", "run_command(main, network=True)"])
+def test_only_a_command_that_says_so_asks_the_hub(call, hub, command):
+    address, asked = hub
+    command.write_text(COMMAND.replace("run_command(main)", call))
+    result = run(command, "download", **address, HF_HUB_OFFLINE="0", TRANSFORMERS_OFFLINE="0")
+    assert result.stdout == "no such file\n", result.stderr
+    assert bool(asked) == ("network" in call)
+
+
+def test_the_commands_that_use_the_network_are_fetch_and_lock_assets(root):
+    using = {path.name for path in (root / "scripts").glob("*.py") if "network=True" in path.read_text()}
+    assert using == {"fetch.py", "lock_assets.py"}
 
 
 def test_importing_it_brings_along_none_of_the_modules_that_cost_milliseconds(root):

@@ -187,17 +187,23 @@ def test_without_a_server_a_command_runs_by_itself(command, tmp_path):
 
 
 def test_a_command_that_uses_the_network_stays_in_its_own_process(server, command):
-    command.write_text(COMMAND.replace("run_command(main)", "run_command(main, warm=False)"))
+    command.write_text(COMMAND.replace("run_command(main)", "run_command(main, network=True)"))
     code, output, errors = run(command, server[1], "look")
     assert (code, json.loads(output)["parent"], errors) == (0, os.getpid(), "to the log\n")
 
 
-@pytest.mark.parametrize(("name", "value"), [("HF_HOME", "/elsewhere"), ("HF_HUB_OFFLINE", "0"), ("PYTHONHASHSEED", "3")])
+@pytest.mark.parametrize(("name", "value"), [("HF_HOME", "/elsewhere"), ("PYTHONHASHSEED", "3")])
 def test_a_setting_that_loaded_libraries_would_miss_is_refused_and_the_command_runs_by_itself(server, command, name, value):
     code, output, errors = run(command, server[1], "look", environment={name: value})
     assert code == 0
     assert json.loads(output)["parent"] == os.getpid()
     assert errors.startswith("no warm start: ")
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_the_hub_is_off_in_the_server_whatever_the_environment_says(server, command, value):
+    code, output, errors = run(command, server[1], "look", environment={"HF_HUB_OFFLINE": value, "TRANSFORMERS_OFFLINE": value})
+    assert (code, json.loads(output)["parent"], errors) == (0, server[0].pid, "to the log\n")
 
 
 def test_the_server_ends_with_the_process_that_started_it_and_its_commands_with_it(root, command, tmp_path):
