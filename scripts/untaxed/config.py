@@ -495,6 +495,11 @@ class Study:
         if not (self.root / path).is_file():
             self._fail(key, f"no such file {path!r}; create it or mend the path (it is relative to the repository root)")
 
+    def _check_options(self, options: Iterable[str], valid: Iterable[str], key: str, whose: str) -> None:
+        for option in options:
+            if option not in valid:
+                self._fail(f"{key}.{option}", f"{whose} has no such option; {nearest(option, valid)}")
+
     def _check(self) -> None:
         config = self.config
         for catalogue in CATALOGUES:
@@ -550,6 +555,8 @@ class Study:
                 self._check_size(part["n"], part["dataset"], f"recipes.{recipe}.mix")
 
     def _check_model(self, name: str, key: str) -> None:
+        from untaxed.models import OPTIONS
+
         seen: list[str] = []
         while True:
             model = self._named("models", name, key)
@@ -562,7 +569,9 @@ class Study:
                 if model.kind != "organism" and model.asset is None:
                     self._fail(f"models.{name}.asset", f"a model of kind {model.kind!r} needs the asset it comes from")
                 self._asset(model.asset, f"models.{name}.asset")
+                self._check_options(model.options, OPTIONS[model.kind], f"models.{name}.options", f"a model of kind {model.kind!r}")
                 return
+            self._check_options(model.options, (), f"models.{name}.options", "a model with a `base`")
             if model.stage is None:
                 self._fail(f"models.{name}.stage", "a model with a `base` needs the reasoning stage that makes it")
             self._check_dataset(model.stage.dataset, f"models.{name}.stage.dataset")
@@ -622,16 +631,17 @@ class Study:
 
     def _check_adapter(self, name: str) -> None:
         """Check what makes the rows of a dataset: adapter, options, assets, responses, prompt files."""
+        from untaxed import organism
         from untaxed.datasets import ADAPTERS, COMMON, RESPONSES
 
         dataset = self.config.datasets[name]
         if dataset.adapter not in ADAPTERS:
             self._fail(f"datasets.{name}.adapter", f"no adapter is called {dataset.adapter!r}; {nearest(dataset.adapter, ADAPTERS)}")
         parameters = inspect.signature(ADAPTERS[dataset.adapter]).parameters
-        valid = [*(p for p in parameters if p not in ("folder", "wanted")), *COMMON]
-        for option in dataset.options if "options" not in parameters else ():
-            if option not in valid:
-                self._fail(f"datasets.{name}.options.{option}", f"adapter {dataset.adapter!r} has no such option; {nearest(option, valid)}")
+        own = organism.OPTIONS.get(dataset.adapter) or [*(p for p in parameters if p not in ("folder", "wanted")), *COMMON]
+        self._check_options(dataset.options, own, f"datasets.{name}.options", f"adapter {dataset.adapter!r}")
+        if isinstance(shares := dataset.options.get("shares"), dict):
+            self._check_options(shares, organism.TASKS, f"datasets.{name}.options.shares", f"adapter {dataset.adapter!r}")
         if "folder" in parameters and len(dataset.assets) != 1:
             self._fail(f"datasets.{name}.assets", f"adapter {dataset.adapter!r} reads one asset, {len(dataset.assets)} are named; name one")
         if dataset.responses is not None and dataset.responses not in RESPONSES:
@@ -699,6 +709,7 @@ class Study:
             self._file(judge.prompt, f"{key}.prompt")
         if JUDGES[judge.kind].needs and judge.prompt is None:
             self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
+        self._check_options(judge.options, JUDGES[judge.kind].options, f"{key}.options", f"a judge of kind {judge.kind!r}")
         self._check_judge_engine(name)
         if judge.model is not None:
             self._check_model(judge.model, f"{key}.model")

@@ -43,7 +43,8 @@ class JudgeKind:
     """A judge as a pure pair.
 
     `build(prompt, response, texts)` returns chat messages; None where no model is asked, and then `parse` gets the response itself.
-    `parse(reply, texts, options)` returns a Verdict. `texts` is the content of the judge's prompt file, which must hold the keys `needs`.
+    `parse(reply, texts, options)` returns a Verdict. `texts` is the content of the judge's prompt file, which must hold the keys `needs`;
+    `options` are the names that `parse` knows.
     `metrics` are the metrics (`untaxed.metrics`) that its verdicts can give, whatever verdicts it happens to meet.
     """
 
@@ -51,6 +52,7 @@ class JudgeKind:
     metrics: tuple[str, ...]
     build: Callable[[str, str, dict], list[dict]] | None = None
     needs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     max_new_tokens: int = 512
 
 
@@ -168,9 +170,11 @@ def parse_llama_guard(reply: str, texts: dict, options: dict) -> Verdict:
 TELLS_REFUSALS = ("harmful_score", "refusal_rate", "over_refusal")
 
 JUDGES: dict[str, JudgeKind] = {
-    "string_match": JudgeKind(parse_string_match, TELLS_REFUSALS, needs=("phrases",)),
-    "xstest_string_match": JudgeKind(parse_xstest_string_match, TELLS_REFUSALS, needs=("phrases",)),
-    "strongreject_rubric": JudgeKind(parse_strongreject_rubric, (*TELLS_REFUSALS, "strongreject"), build_from_prompt_file, needs=("user",)),
+    "string_match": JudgeKind(parse_string_match, TELLS_REFUSALS, needs=("phrases",), options=("head_characters",)),
+    "xstest_string_match": JudgeKind(parse_xstest_string_match, TELLS_REFUSALS, needs=("phrases",), options=("head_characters",)),
+    "strongreject_rubric": JudgeKind(
+        parse_strongreject_rubric, (*TELLS_REFUSALS, "strongreject"), build_from_prompt_file, needs=("user",), options=("unsafe_threshold",)
+    ),
     "xstest_classes": JudgeKind(parse_xstest_classes, TELLS_REFUSALS, build_from_prompt_file, needs=("user",), max_new_tokens=64),
     "llama_guard": JudgeKind(parse_llama_guard, ("harmful_score",), build_llama_guard, max_new_tokens=20),
 }

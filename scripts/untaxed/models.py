@@ -11,6 +11,7 @@ from typing import Any
 from untaxed.records import UserError, atomic_folder, read_json, sha256, write_json
 
 DTYPES = ("float32", "bfloat16")
+OPTIONS = {"gguf": ("pad_token",), "folder": ("pad_token",), "organism": ("hidden_size", "layers", "heads", "initializer_range", "seed")}
 # Formats that run code when they are read, and code itself.
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib", ".npy", ".npz", ".py", ".so"}
 REMOTE_CODE_KEYS = ("auto_map", "trust_remote_code")
