@@ -1,4 +1,4 @@
-"""Print what a study costs: GPU-hours (CPU-hours) per stage and experiment, jobs and disk, before anything runs.
+"""Print what a study costs: GPU-hours (CPU-hours) per stage, experiment and figure, jobs and disk, before anything runs.
 
 python scripts/budget.py --config studies/laptop.yaml
 """

@@ -37,13 +37,16 @@ class Row:
 
 @dataclass
 class Budget:
-    """Hours of one GPU (of one CPU job where `unit` says so). `total` counts a job once, however many experiments need it."""
+    """Hours of one GPU (of one CPU job where `unit` says so). `total` counts a job once, however many experiments need it; `figures` have
+    the experiments that they need, and what those alone would cost.
+    """
 
     study: str
     unit: str
     hardware: str
     stages: list[Row]
     experiments: list[Row]
+    figures: list[tuple[Row, list[str]]]
     total: Row
     light_jobs: int
     checkpoints: int
@@ -224,6 +227,23 @@ def _row(name: str, study: Study, jobs: Collection[Job]) -> Row:
     return Row(name, len(jobs), sum(hours(study, job) for job in jobs))
 
 
+def needed(study: Study, figure: str) -> list[str]:
+    """The experiments that have the runs of a figure, without those that add none; a figure of the judges needs none."""
+    from untaxed.metrics import run_fields, select
+
+    spec = study.figure_spec(figure)
+    if spec["figure"] == "judge_agreement":
+        return []
+    chosen = set(select({run: run_fields(fields, run) for run, fields in study.runs.items() if fields["n"]}, spec.get("select")))
+    if spec["figure"] == "refinement_outcomes":
+        chosen = {run for run in chosen if study.runs[run]["refinement"]}
+    shown = {name: chosen & set(study.experiment_runs(name)) for name in study.config.study.experiments}
+    for name in reversed(study.config.study.experiments):
+        if shown[name] <= set().union(*(runs for other, runs in shown.items() if other != name)):
+            del shown[name]
+    return list(shown)
+
+
 def budget(study: Study) -> Budget:
     """Raises UserError when the configuration states no throughputs."""
     if study.config.compute.tokens_per_second is None:
@@ -234,6 +254,9 @@ def budget(study: Study) -> Budget:
         for name in study.config.study.experiments
     }
     jobs = set().union(*experiments.values())
+    figures = {name: needed(study, name) for name in study.config.study.figures}
+    judged = {job for job in jobs if job.stage == "agreement"}
+    drawn = {name: set().union(*(experiments[each] for each in found)) if found else judged for name, found in figures.items()}
     config = study.config
     trained = [config.models[name].parameters for name in (run["model"] for run in study.trained.values())]
     sizes = [config.models[run["model"]].parameters * WEIGHT_BYTES[config.models[run["model"]].dtype] for run in study.trained.values()]
@@ -244,6 +267,7 @@ def budget(study: Study) -> Budget:
         hardware=config.compute.hardware,
         stages=[_row(stage, study, [job for job in jobs if job.stage == stage]) for stage in STAGES],
         experiments=[_row(name, study, found) for name, found in experiments.items()],
+        figures=[(_row(name, study, drawn[name]), found) for name, found in figures.items()],
         total=_row("total", study, jobs),
         light_jobs=light_jobs(study),
         checkpoints=len(sizes),
@@ -262,6 +286,12 @@ def light_jobs(study: Study) -> int:
     return len(study.assets_needed) + len(study.datasets_needed) + len(prepared) + len(study.refined) + len(study.specs) + 2 + results
 
 
+def _experiments(names: list[str], found: Budget) -> str:
+    if not names:
+        return "the judges alone"
+    return "all experiments" if len(names) == len(found.experiments) else ", ".join(names)
+
+
 def render(found: Budget) -> str:
     """The budget as text."""
     head = f"Study {found.study}: {found.unit}-hours on {found.hardware} (from stated throughputs, not measured)"
@@ -274,8 +304,12 @@ def render(found: Budget) -> str:
     )
     lines = [head, "", rule, *(line(row) for row in found.stages), line(found.total), ""]
     lines += [rule.replace(" " * 10, "experiment", 1), *(line(row) for row in found.experiments), line(shared), line(found.total), ""]
+    lines += [rule.replace(" " * 6, "figure", 1) + "  needs"]
+    lines += [f"{line(row)}  {_experiments(names, found)}" for row, names in found.figures]
     lines += [
-        "Figures, tables and claims read the metrics of all experiments: any of them needs the total; one experiment alone is its line.",
+        "",
+        "A figure's line is what a study of the experiments that it needs would cost. In this study figures, tables and claims are all",
+        "made from one file of all metrics: to make any of them is to pay the total.",
         f"Jobs that fetch, prepare, mix, collect and draw: {found.light_jobs:,}; all jobs: {found.light_jobs + found.total.jobs:,}.",
         f"Disk: {found.checkpoints:,} checkpoints, {found.checkpoint_bytes / 1e9:,.2f} GB; "
         f"while one training runs, {found.training_bytes / 1e9:,.2f} GB more.",

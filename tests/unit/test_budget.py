@@ -111,6 +111,33 @@ def test_the_total_counts_shared_runs_once(small: Study) -> None:
     assert found.total.hours < one.hours + two.hours
 
 
+def test_a_figure_costs_the_experiments_that_it_needs(root: Path) -> None:
+    kinds = {
+        "all": {"kind": "shift_tax"},
+        "most": {"kind": "method_bars", "options": {"select": {"n": "max"}}},  # n 100 is in `two`
+        "rewritten": {"kind": "refinement_outcomes"},  # DGR is in `one`
+        "judged": {"kind": "judge_agreement"},
+    }
+    figures = {name: {**entry, "title": name, "caption": name} for name, entry in kinds.items()}
+    found = budget(load(merge(SMALL, {"figures": figures, "study": {"figures": list(figures)}}), root))
+    one, two = found.experiments
+    costs = {row.name: (names, row.jobs, row.hours) for row, names in found.figures}
+    assert costs["all"] == (["one", "two"], found.total.jobs, pytest.approx(found.total.hours))
+    assert costs["most"] == (["two"], two.jobs, pytest.approx(two.hours))
+    assert costs["rewritten"] == (["one"], one.jobs, pytest.approx(one.hours))
+    assert costs["judged"] == ([], 0, 0.0)  # SMALL compares no judge with people
+    text = render(found)
+    assert "all experiments" in text
+    assert "the judges alone" in text
+
+
+def test_the_ablations_are_in_no_figure_of_the_paper(root: Path) -> None:
+    figures = {row.name: names for row, names in budget(read([root / "config.yaml"], root)).figures}
+    assert figures["shift_tax"] == ["dgr_table1", "dgr_activation"]
+    assert figures["method_bars"] == ["dgr_table1"]  # the runs of dgr_activation with n 1000 are among its own
+    assert figures["judge_agreement"] == []
+
+
 def test_disk_is_the_weights_of_every_trained_run(small: Study) -> None:
     found = budget(small)
     assert found.checkpoints == 4  # three runs and the reasoning stage
