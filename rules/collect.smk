@@ -20,13 +20,9 @@ rule assets:
 
 rule datasets:
     input:
-        [path for run in STUDY.trained for path in STUDY.safety_rows(run)],
-        [
-            STUDY.rows(STUDY.config.benchmarks[name].dataset)
-            for name in STUDY.config.study.suite
-        ],
+        STUDY.dataset_rows(),
     message:
-        "All rows are prepared and refined"
+        "All rows are prepared, distilled and refined"
 
 
 rule checkpoints:

@@ -1085,12 +1085,27 @@ class Study:
         return paths
 
     @cached_property
-    def datasets_needed(self) -> list[str]:
-        """Every dataset that the selected experiments and benchmarks use, and those that they are cleaned against."""
+    def datasets_used(self) -> list[str]:
+        """Every dataset that the selected experiments train on, mixed in or not, and that the benchmarks test with."""
         datasets = {self.config.benchmarks[name].dataset for name in self.config.study.suite}
         for spec in self.trained.values():
             datasets |= {spec["dataset"], *(part["dataset"] for part in spec["mix"])}
-        return sorted(datasets | {other for name in datasets for other in self.config.datasets[name].decontaminate_against})
+        return sorted(datasets)
+
+    @cached_property
+    def datasets_needed(self) -> list[str]:
+        """Every dataset that is used, those that these are cleaned against, those that those are cleaned against, and so on."""
+        found: set[str] = set()
+        waiting = set(self.datasets_used)
+        while waiting:
+            found |= waiting
+            waiting = {other for name in waiting for other in self.config.datasets[name].decontaminate_against} - found
+        return sorted(found)
+
+    def dataset_rows(self) -> list[str]:
+        """All rows to train on or to test with, as they are, distilled, and refined."""
+        refined = [path for run in self.trained for path in self.safety_rows(run)]
+        return sorted({*refined, *map(self.rows, self.datasets_used)})
 
     def dataset_reports(self) -> list[str]:
         return [f"{self.results}/datasets/{name}/report.json" for name in self.datasets_needed]

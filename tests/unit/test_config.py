@@ -450,6 +450,43 @@ def test_the_paper_study_has_the_runs_that_its_grid_says(root: Path) -> None:
     assert len(study.runs) == 6 * 3 + 2 * 6 * 3 + (3 * 4 * 2 - 1) + 1
 
 
+def test_a_reasoning_stage_at_paper_scale_can_be_planned(root: Path) -> None:
+    paper = read_yaml(root / "config.yaml")
+    study = load(put(paper, "experiments/dgr_table1/models", ["s1-7b"]), root)
+    stage = study.stages["reasoning--s1-7b"]
+    assert (stage["model"], stage["dataset"], stage["n"], stage["trainer"]["learning_rate"]) == (
+        "qwen2.5-7b-instruct",
+        "s1k-1.1",
+        1000,
+        1e-5,
+    )
+    assert stage["thinking"] == load(paper, root).runs["base--s1.1-7b"]["thinking"]
+    assert {"s1k-1.1", "qwen2.5-7b-instruct"} <= set(study.assets_needed)
+    assert study.model("s1-7b") == "results/paper/runs/reasoning--s1-7b/checkpoint/manifest.json"
+    assert not load(paper, root).stages  # the paper's own study starts from a reasoner
+
+
+def test_all_rows_of_a_study_are_those_that_it_trains_on_mixes_in_and_tests_with(root: Path) -> None:
+    study = read([root / "config.yaml", *(root / f"studies/{name}.yaml" for name in ("organism", "smoke"))], root)
+    refined = "refined/organism-direct/organism/organism-dgr"
+    prepared = [f"datasets/organism-{name}" for name in ("chains", "curriculum", "direct", "harmful", "harmless")]
+    assert study.dataset_rows() == [f"results/smoke/{name}/rows.jsonl" for name in [*prepared, "distilled/organism-benign", refined]]
+
+
+def test_datasets_that_others_are_cleaned_against_are_followed_to_the_end(organism: dict, root: Path) -> None:
+    chain = {
+        "organism-direct": {"decontaminate_against": ["first"]},
+        "first": {**REQUEST, "decontaminate_against": ["second", "third"]},
+        "second": {**REQUEST, "decontaminate_against": ["third"]},
+        "third": {"adapter": "strongreject", "assets": ["strongreject"]},
+    }
+    study = load(merge(organism, {"datasets": chain}), root)
+    assert {"first", "second", "third"} <= set(study.datasets_needed)
+    assert not {"first", "second", "third"} & set(study.datasets_used)
+    assert "strongreject" in study.assets_needed
+    assert not any("third" in path for path in study.dataset_rows())
+
+
 def test_the_question_can_be_kept_from_the_target_and_such_rewrites_are_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     paper = read_yaml(root / "config.yaml")
