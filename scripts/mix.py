@@ -1,4 +1,4 @@
-"""Write a run's specification and its training set: a seeded draw of safety rows and the rows mixed in.
+"""Write a run's specification, its training set (a seeded draw of safety rows and the rows mixed in), and a card that describes it.
 
 Example: python scripts/mix.py --spec '{"run": …}' --rows rows.jsonl --mixed benign=benign.jsonl --output-folder results/x/runs/y
 """
@@ -18,7 +18,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output-folder", required=True, type=Path)
     options = parser.parse_args(arguments)
 
-    from untaxed.records import read_jsonl, write_jsonl, write_yaml
+    from untaxed.datasets import card
+    from untaxed.records import read_jsonl, write_jsonl, write_text, write_yaml
     from untaxed.training_sets import draw, mix
 
     spec, files = options.spec, dict(pair.split("=", 1) for pair in options.mixed)
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> None:
         others = [draw(list(read_jsonl(files[part["dataset"]])), part["n"], spec["seed"], files[part["dataset"]]) for part in spec["mix"]]
         rows = mix(safety, others, spec["seed"])
     write_jsonl(options.output_folder / "train.jsonl", rows)
+    write_text(options.output_folder / "card.md", card(spec, rows))
     write_yaml(options.output_folder / "run.yaml", spec)
 
 
