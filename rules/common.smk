@@ -14,6 +14,9 @@ RESULTS = STUDY.results
 LOGS = f"logs/{STUDY.name}"
 TIMES = f"{RESULTS}/benchmarks"
 
+if STUDY.gpus == 0:  # its jobs ask for no GPU, so none of them may use one
+    os.environ.update(CUDA_VISIBLE_DEVICES="")
+
 
 wildcard_constraints:
     asset="[^/]+",
@@ -34,6 +37,12 @@ def pairs(flag, values):
 def folder(path):
     """The folder beside whose manifest Snakemake keeps track."""
     return os.path.dirname(str(path))
+
+
+def train_launcher():
+    """What starts a training; one that asks for no GPU in a study that has some must not use one."""
+    hidden = "env CUDA_VISIBLE_DEVICES= " if STUDY.gpus and not STUDY.train_gpus else ""
+    return hidden + STUDY.launcher()
 
 
 def verdict_counts(wildcards, output):

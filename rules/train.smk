@@ -62,7 +62,7 @@ rule train:
         dtype=lambda wildcards: STUDY.config.models[
             STUDY.trained[wildcards.run]["model"]
         ].dtype,
-        launch=lambda wildcards: STUDY.launcher(),
+        launch=lambda wildcards: train_launcher(),
         work=f"{RESULTS}/work",
     message:
         "Train {wildcards.run}"

@@ -20,9 +20,27 @@ def pick_engine(engine: str) -> str:
     return "vllm" if torch.cuda.is_available() else "transformers"
 
 
+def installed_gpus() -> int:
+    """How many NVIDIA GPUs this machine has."""
+    return sum(name.startswith("nvidia") and name[len("nvidia") :].isdigit() for name in os.listdir("/dev"))
+
+
+def visible_gpus() -> int:
+    """How many of them a job may use, by CUDA_VISIBLE_DEVICES, without importing torch (the planner asks at every start)."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return installed_gpus()
+    count = 0
+    for name in map(str.strip, named.split(",")):
+        if not name or name.startswith("-"):  # CUDA sees none after it
+            break
+        count += 1
+    return min(count, installed_gpus())
+
+
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU is visible, without importing torch (the planner asks at every start)."""
-    return os.path.exists("/dev/nvidia0") and os.environ.get("CUDA_VISIBLE_DEVICES", "0") != ""
+    """Whether a job may use an NVIDIA GPU."""
+    return visible_gpus() > 0
 
 
 def use_vllm(kv_cache_gib: int | None = None, threads: int | None = None) -> None:

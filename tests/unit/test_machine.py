@@ -48,16 +48,28 @@ def test_an_engine_that_is_named_stays_whatever_the_machine_has(engine):
 
 
 @pytest.mark.parametrize(
-    ("device", "visible", "found"),
-    [(True, None, True), (True, "0,1", True), (True, "", False), (False, None, False), (False, "0", False)],
+    ("devices", "visible", "count"),
+    [
+        (2, None, 2),
+        (2, "0", 1),
+        (2, "1, 0", 2),
+        (2, "0,1,2", 2),  # there is no third
+        (2, "", 0),
+        (2, "-1", 0),
+        (2, "0,-1,1", 1),  # CUDA stops at the first that is none
+        (1, "GPU-1f2e,GPU-3d4c", 1),
+        (0, None, 0),
+        (0, "0", 0),
+    ],
 )
-def test_a_gpu_is_there_when_its_device_is_and_is_not_hidden(device, visible, found, monkeypatch):
-    monkeypatch.setattr(machine.os.path, "exists", lambda path: device and path == "/dev/nvidia0")
+def test_the_gpus_are_those_of_the_machine_that_are_not_hidden(devices, visible, count, monkeypatch):
+    names = [*(f"nvidia{number}" for number in range(devices)), "nvidiactl", "nvidia-uvm", "null"]
+    monkeypatch.setattr(machine.os, "listdir", lambda path: names if path == "/dev" else [])
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert machine.has_gpu() is found
+    assert (machine.installed_gpus(), machine.visible_gpus(), machine.has_gpu()) == (devices, count, count > 0)
 
 
 @pytest.mark.parametrize(

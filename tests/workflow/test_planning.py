@@ -51,6 +51,38 @@ def test_snakemake_budget_runs_no_other_job(copy) -> None:
     assert not (copy / "results/laptop").exists()
 
 
+SHOW = """
+rule show:
+    log: "logs/show.log"
+    shell: "echo gpus=${{CUDA_VISIBLE_DEVICES-all}}, 2> {log}"
+"""
+
+
+@pytest.mark.parametrize(("gpus", "visible"), [(0, ""), (1, "all")])
+def test_the_jobs_of_a_study_without_gpus_see_none(gpus: int, visible: str, repository, monkeypatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    copy = repository("gpus")
+    (copy / "rules/figures.smk").write_text((copy / "rules/figures.smk").read_text() + SHOW)
+    (copy / "overlay.yaml").write_text(f"compute: {{gpus: {gpus}}}")
+    output = run(copy, "-m", "snakemake", "show", "-c1", "--configfile", "studies/organism.yaml", "overlay.yaml")
+    assert f"gpus={visible},\n" in output
+
+
+@pytest.mark.parametrize(
+    ("compute", "start"),
+    [
+        ("{gpus: 0}", "python"),
+        ("{gpus: 1}", "python"),
+        ("{gpus: 2, train_gpus: 0}", "env CUDA_VISIBLE_DEVICES= python"),
+        ("{gpus: 1, train_gpus: 4}", "accelerate launch --num_processes 4 --mixed_precision no"),
+    ],
+)
+def test_a_training_that_asks_for_no_gpu_sees_none(compute: str, start: str, copy) -> None:
+    (copy / "overlay.yaml").write_text(f"compute: {compute}")
+    output = run(copy, "-m", "snakemake", "-n", "-p", "-c1", "--configfile", "studies/organism.yaml", "studies/smoke.yaml", "overlay.yaml")
+    assert set(re.findall(r"^ *Shell command: (.*) scripts/train\.py ", output, flags=re.MULTILINE)) == {start}
+
+
 def test_every_key_of_a_profile_is_an_option_of_snakemake(root: Path) -> None:
     options = subprocess.run([sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True, check=True).stdout
     for profile in ("slurm", "workstation"):
