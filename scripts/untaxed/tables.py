@@ -20,7 +20,7 @@ TARGETS = {  # a column of the shift table: its metric, and digits
     "NLL of targets": ("nll", 3),
     "NLL of traces": ("nll_reasoning", 3),
     "NLL of answers": ("nll_answer", 3),
-    "KL": ("kl", 3),
+    "KL": ("kl", 4),
     "target trace (tokens)": ("reasoning_tokens", 1),
     "target answer (tokens)": ("answer_tokens", 1),
 }
@@ -36,11 +36,11 @@ def cell(point: Estimate | None, scale: float = 100, digits: int = 1) -> str:
 
 
 def _over_seeds(values: list[float]) -> Estimate | None:
-    """Mean over runs of a value that has no items; an interval needs two runs."""
+    """Mean over runs of a value that has no items; an interval needs two runs that differ (seeds may train on the same rows)."""
     if not values:
         return None
-    if len(values) < 2:
-        return Estimate(values[0], None, None, 1)
+    if len(set(values)) < 2:
+        return Estimate(values[0], None, None, len(values))
     return hierarchical_mean([{"": value} for value in values])
 
 
