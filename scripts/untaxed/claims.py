@@ -8,7 +8,8 @@ A claim (claims.yaml) selects runs by their fields and names a test:
     correlation Pearson's r between metrics `x` and `y` over settings (means over seeds), of which it needs FEWEST_SETTINGS
 The estimate's interval is held against `bound` (default 0) in the `direction` (greater, less): wholly beyond it is supported, wholly short
 of it contradicted, across it inconclusive. Bounds are points of a share (0.05 = 5 points) or a correlation.
-`applies_to` and `where` select runs for both groups, base models (method none) excepted; `aliases` maps the papers' names of safety data to
+`applies_to` and `where` select runs for both groups, base models (method none) excepted; runs of the source `ablation` are in no claim that
+does not name it; `aliases` maps the papers' names of safety data to
 the sources of studies, so that one claim is judged in each of them. `stand_ins` does so for data of the same form that is not the papers':
 the record says so, and the paper's number is not compared.
 """
