@@ -118,11 +118,9 @@ def test_the_command_writes_the_model_folder(tmp_path, root):
     assert read_json(tmp_path / "tiny/manifest.json")["kind"] == "organism"
 
 
-def test_a_converted_gguf_model_writes_the_same_greedy_text(tmp_path):
-    """SmolLM2-135M-Instruct (Q4_1) before and after conversion. Needs the asset: a minute of work for one fact."""
-    gguf = os.environ.get("UNTAXED_TEST_GGUF")
-    if not gguf:
-        pytest.skip("set UNTAXED_TEST_GGUF to the SmolLM2-135M-Instruct GGUF file of the laptop study")
+def test_a_converted_gguf_model_writes_the_same_greedy_text(packaged, tmp_path):
+    """SmolLM2-135M-Instruct (Q4_1), the model of the laptop study, before and after conversion."""
+    (gguf,) = packaged("smollm2-135m-instruct").glob("*.gguf")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -131,7 +129,7 @@ def test_a_converted_gguf_model_writes_the_same_greedy_text(tmp_path):
     assert record["pad_is_eos"] is False
     converted = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    original = AutoModelForCausalLM.from_pretrained(Path(gguf).parent, gguf_file=Path(gguf).name, dtype=torch.float32)
+    original = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     assert converted.lm_head.weight is converted.model.embed_tokens.weight
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
