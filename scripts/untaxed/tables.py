@@ -39,7 +39,7 @@ def _over_seeds(values: list[float]) -> Estimate | None:
     """Mean over runs of a value that has no items; an interval needs two runs that differ (seeds may train on the same rows)."""
     if not values:
         return None
-    if len(set(values)) < 2:
+    if len({f"{value:.4g}" for value in values}) < 2:
         return Estimate(values[0], None, None, len(values))
     return hierarchical_mean([{"": value} for value in values])
 
