@@ -98,14 +98,6 @@ def similarity(pairs: Sequence[tuple[str, str]], encoder: Path | str, device: st
 # --- next-token distributions ------------------------------------------------------------------------------------------------------------
 
 
-def load_model(folder: Path | str, dtype: str = "float32", device: str = "cpu"):
-    """A causal language model from a local folder, ready for inference. `dtype` is torch's name, such as bfloat16."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True).eval().to(device)
-
-
 def batches_by_length(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
     """Indexes in batches of similar length, each of at most `tokens_per_batch` padded tokens (or of one item)."""
     batch: list[int] = []
@@ -258,6 +250,7 @@ def measure_shift(
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
+    from untaxed.decoding import load_model
     from untaxed.training_sets import tokenize
 
     logging.disable_progress_bar()
@@ -269,8 +262,9 @@ def measure_shift(
     tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
     targets = tokenize(list(read_jsonl(train)), tokenizer, ThinkingFormat(**spec["thinking"]), spec.get("max_length", WHOLE))
     chosen = choose(read_jsonl(samples), spec["kl_benchmarks"], spec.get("kl_limit"), seed)
-    base = load_model(base_model, dtype, device)
+    base = load_model(str(base_model), dtype, device, local_files_only=True)
     nll = target_nll(base, targets, size)
     sequences = generation_sequences(chosen, tokenizer, spec.get("kl_max_tokens"))
-    kl = kl_divergence(load_model(checkpoint, dtype, device), base, sequences, size, seed)
+    tuned = load_model(str(checkpoint), dtype, device, local_files_only=True)
+    kl = kl_divergence(tuned, base, sequences, size, seed)
     return {"similarity": alike, "shift": 1 - alike["mean"], "nll": nll, "kl": kl, "lengths": target_lengths(targets)}
