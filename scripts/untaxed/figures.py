@@ -307,7 +307,7 @@ def _prompt_notes(results: Results, runs: Sequence[str], measures: Sequence[Meas
         shares = measure(results, "empty", runs, benchmarks=[benchmark]).values.values()
         if max(shares, default=0) > NOTEWORTHY:
             notes.append(
-                f"No final answer, and so in no rate of a phrase judge: {_span(100 * min(shares), 100 * max(shares))} %"
+                f"No final answer, to a phrase judge neither refusal nor harm: {_span(100 * min(shares), 100 * max(shares))} %"
                 f" of a run's generations on {benchmark}."
             )
     return notes
