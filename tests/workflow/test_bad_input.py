@@ -68,7 +68,10 @@ def test_the_file_named_is_the_one_that_sets_the_key(root: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["study: [\n  x", "- a\n"])
-def test_an_overlay_that_is_no_mapping_is_refused_by_snakemake_without_a_traceback(text: str, root: Path, tmp_path: Path) -> None:
+def test_an_overlay_that_is_no_mapping_is_refused_in_snakemakes_own_words_without_a_traceback(
+    text: str, root: Path, tmp_path: Path
+) -> None:
+    """Snakemake reads the file before the workflow does; the launcher and the budget name it in one line (below)."""
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(text)
     code, output = plan(root, overlay)
