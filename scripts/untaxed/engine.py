@@ -6,6 +6,7 @@
 Keys of a spec (all but `backend` and `model` have defaults):
   every backend     backend, model, thinking_prefix ("": put after the generation prompt), thinking ({open, close})
   local backends    revision (required unless `model` is a folder), dtype ("auto"), max_model_len (the model's), threads,
+                    too_long ("error"; "empty": a prompt that fills the context gets an empty text, cut off),
                     chat (true; false: the bare text of the messages), chat_template_kwargs ({}), batch_size (32; vLLM: 256)
   transformers      batch_tokens (most cached tokens at once; no limit), device (cuda if there is one)
   vllm              tensor_parallel_size, gpu_memory_utilization, enforce_eager, quantization, kv_cache_gib (CPU only, 2)
@@ -196,9 +197,12 @@ def _load_tokenizer(spec: dict) -> Any:
     return tokenizer
 
 
-def render(requests: Iterable[Request], tokenizer: Any, spec: dict, max_model_len: int) -> list[Prompt]:
-    """Requests as token ids: chat template, generation prompt, thinking prefix, prefill. Raises UserError when it fills the context."""
-    prompts = []
+def render(requests: Iterable[Request], tokenizer: Any, spec: dict, max_model_len: int) -> tuple[list[Prompt], list[Generation]]:
+    """Requests as token ids (chat template, generation prompt, thinking prefix, prefill), and the empty results of those that are too long.
+
+    Raises UserError for a request that fills the context, unless the spec says that such a request stays empty.
+    """
+    prompts, too_long = [], []
     opening = spec.get("thinking", {}).get("open", "").strip()
     for request in requests:
         if spec.get("chat", True):
@@ -212,11 +216,14 @@ def render(requests: Iterable[Request], tokenizer: Any, spec: dict, max_model_le
         token_ids = tokenizer(text, add_special_tokens=not spec.get("chat", True))["input_ids"]
         if len(token_ids) >= max_model_len:
             length = len(token_ids)
+            if spec.get("too_long") == "empty":
+                too_long.append(Generation(request.id, "", [], "length", length))
+                continue
             raise UserError(
                 f"request {request.id}: its prompt has {length} tokens of {max_model_len}; raise engine.max_model_len or drop it"
             )
         prompts.append(Prompt(request, token_ids, bool(opening) and text.rstrip().endswith(opening)))
-    return prompts
+    return prompts, too_long
 
 
 def cut_at_stop(text: str, stop: list[str]) -> tuple[str, bool]:
@@ -241,7 +248,8 @@ def _open_transformers(spec: dict) -> Callable[[Iterable[Request], Sampling], It
     ends = decoding.end_tokens(model, tokenizer)
 
     def generate(requests: Iterable[Request], sampling: Sampling) -> Iterator[Generation]:
-        prompts = render(requests, tokenizer, spec, limit)
+        prompts, too_long = render(requests, tokenizer, spec, limit)
+        yield from too_long
         rows = [
             decoding.Row(
                 index=index,
@@ -295,7 +303,8 @@ def _open_vllm(spec: dict) -> Callable[[Iterable[Request], Sampling], Iterator[G
     limit = llm.llm_engine.model_config.max_model_len
 
     def generate(requests: Iterable[Request], sampling: Sampling) -> Iterator[Generation]:
-        prompts = render(requests, tokenizer, spec, limit)
+        prompts, too_long = render(requests, tokenizer, spec, limit)
+        yield from too_long
         waiting = {}
         # Steps by hand rather than LLM.generate: results come as they finish, so a killed job keeps them.
         for index, prompt in enumerate(prompts):

@@ -210,7 +210,8 @@ def open_judge(spec: dict, model: Path | str | None = None) -> Iterator[Any]:
         return
     from untaxed.engine import open_engine
 
-    with open_engine(spec["engine"] | ({"model": str(model)} if model else {})) as engine:
+    # one sample that a judge's context cannot hold is unparseable; it must not cost the verdicts on all others
+    with open_engine({"too_long": "empty"} | spec["engine"] | ({"model": str(model)} if model else {})) as engine:
         yield engine
 
 

@@ -154,6 +154,14 @@ def test_a_prompt_that_fills_the_context_is_an_error_that_names_it(tiny_model):
         texts(local(tiny_model), Sampling(), [ask("big", "a" * 300)])
 
 
+def test_where_the_spec_says_so_a_prompt_that_fills_the_context_stays_empty_and_costs_no_other(tiny_model):
+    with open_engine(local(tiny_model, too_long="empty")) as engine:
+        found = {g.id: g for g in engine.generate([ask("big", "a" * 300), ask("small", "abc")], Sampling(max_new_tokens=4))}
+    assert (found["big"].text, found["big"].finish, found["big"].tokens) == ("", "length", 0)
+    assert found["big"].prompt_tokens >= 300
+    assert found["small"].tokens > 0
+
+
 def test_a_model_name_without_a_revision_is_an_error():
     with pytest.raises(UserError, match="revision"), open_engine(local("some/model")):
         pass

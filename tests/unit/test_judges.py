@@ -465,3 +465,8 @@ def test_the_judge_that_the_study_names_first_speaks_for_a_benchmark(tmp_path, o
     collect.main(["--run", str(folder), "--output", files[0], "--items", files[1], "--judges", *order])
     found = measure(read_results(*files), "harmful_score", ["r"])
     assert (found.judge, found.values["r"]) == (primary, {"guard": 1.0, "phrases": 0.0}[primary])
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in JUDGES.items() if kind.build])
+def test_a_judge_that_says_nothing_is_unparseable(kind):
+    assert JUDGES[kind].parse("", {}, {}).verdict == "unparseable"
