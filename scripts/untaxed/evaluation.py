@@ -158,7 +158,11 @@ def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | 
 
 
 def _sample(benchmark: str, entry: dict, row: dict, thinking: ThinkingFormat, tokenizer, limit: int) -> dict:
-    """The record of one generation; `finish` says whether it filled its token limit. A row without a target has no score."""
+    """The record of one generation; `finish` says whether it filled its token limit. A row without a target has no score.
+
+    lm-eval returns text alone, so its tokens are counted again. One below the limit counts as filled, because a cut text may merge
+    into a token less; a generation that ended by itself exactly there is then called cut off.
+    """
     generation = entry["resps"][0][0]
     metrics = entry["metrics"] if row.get("target") else []
     reasoning, answer, closed = thinking.split(generation)
@@ -171,7 +175,7 @@ def _sample(benchmark: str, entry: dict, row: dict, thinking: ThinkingFormat, to
         "reasoning": reasoning,
         "answer": answer,
         "closed": closed,
-        "finish": "length" if tokens >= limit - 1 else "stop",  # the end-of-sequence token is not in the text
+        "finish": "length" if tokens >= limit - 1 else "stop",
         "tokens": tokens,
         "target": row.get("target"),
         "correct": next((float(entry[metric]) for metric in metrics if metric in ("exact_match", "acc")), None),
