@@ -67,8 +67,8 @@ rule rulegraph:
     conda:
         "../envs/plot.yaml"
     params:
-        configs=[str(path) for path in workflow.configfiles],
+        overlays=["--configfile", *map(str, FILES[1:])] if FILES[1:] else [],
     message:
         "Draw the rules of this workflow"
     shell:
-        "(snakemake --nolock --rulegraph dot --configfile {params.configs:q} | dot -Tsvg > {output}) 2> {log}"
+        "(snakemake --nolock --rulegraph dot {params.overlays:q} | dot -Tsvg > {output}) 2> {log}"

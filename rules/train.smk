@@ -10,6 +10,7 @@ rule mix:
     output:
         spec=f"{RESULTS}/runs/{{run}}/run.yaml",
         rows=f"{RESULTS}/runs/{{run}}/train.jsonl",
+        card=f"{RESULTS}/runs/{{run}}/card.md",
     log:
         f"{LOGS}/mix/{{run}}.log",
     conda:
