@@ -63,3 +63,9 @@ def judge_work(judge, what):
     if not STUDY.judge_spec(judge)["engine"]:
         return []
     return ["--work-file", f"{RESULTS}/work/judge-{what}-{judge}.jsonl"]
+
+
+def losses_of(figure):
+    """The training manifests that a figure reads."""
+    reads = STUDY.config.figures[figure].kind == "training_curve"
+    return [STUDY.checkpoint(run) for run in STUDY.trained] if reads else []

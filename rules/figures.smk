@@ -1,12 +1,6 @@
 # Metrics -> figures (PDF, PNG, data beside them), tables, and a verdict on every claim.
 
 
-def losses_of(figure):
-    """The training manifests that a figure reads."""
-    reads = STUDY.config.figures[figure].kind == "training_curve"
-    return [STUDY.checkpoint(run) for run in STUDY.trained] if reads else []
-
-
 rule figure:
     input:
         metrics=rules.collect.output.metrics,
