@@ -10,28 +10,14 @@ from untaxed import machine
 HUB = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-@pytest.fixture
-def threads():
-    """Torch's threads, put back as they were."""
-    import torch
-
-    before = torch.get_num_threads()
-    yield torch
-    torch.set_num_threads(before)
-
-
-def test_torch_gets_the_threads_of_the_job(threads, monkeypatch):
-    threads.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    machine.use_threads()
-    assert threads.get_num_threads() == 3
-
-
-def test_without_a_number_torch_keeps_its_threads(threads, monkeypatch):
-    threads.set_num_threads(2)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    machine.use_threads()
-    assert threads.get_num_threads() == 2
+@pytest.mark.parametrize(("asked", "given"), [("3", 3), (None, 2)])
+def test_torch_gets_the_threads_of_the_job_and_keeps_its_own_without_a_number(asked, given, root):
+    # in a process of its own: vLLM, once it has run in this one, turns torch.set_num_threads into a warning
+    code = "import torch; from untaxed.machine import use_threads; torch.set_num_threads(2); use_threads(); print(torch.get_num_threads())"
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(root / "scripts")}
+    environment |= {"OMP_NUM_THREADS": asked} if asked else {}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    assert int(said) == given
 
 
 @pytest.mark.parametrize(("cuda", "engine"), [(True, "vllm"), (False, "transformers")])

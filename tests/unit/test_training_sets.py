@@ -165,6 +165,7 @@ def test_a_byte_pair_token_over_the_border_counts_once():
     assert (tokenized.reasoning_tokens, tokenized.answer_tokens) == (3, 2)
 
 
+SPEC = {"run": "a", "model": "m", "recipe": "r", "method": "vanilla", "seed": 0, "dataset": "rows", "refinement": None}
 ROWS = [{"id": f"row-{index}"} for index in range(200)]
 
 
@@ -194,24 +195,36 @@ def test_a_mix_refuses_an_id_that_stands_twice():
         mix(ROWS[:10], [ROWS[3:4]], 0)
 
 
-def test_the_command_writes_the_specification_and_the_rows(tmp_path):
+def test_the_command_writes_the_specification_the_rows_and_their_card(tmp_path):
     import json
 
     import mix as command
 
-    write_jsonl(tmp_path / "rows.jsonl", ROWS)
-    write_jsonl(tmp_path / "benign.jsonl", [{"id": f"benign-{index}"} for index in range(9)])
-    spec = {"run": "a", "n": 5, "seed": 2, "mix": [{"dataset": "benign", "n": 3}]}
+    def rows(source: str, number: int, harmful: bool) -> list[dict]:
+        text = {"prompt": "a secret prompt", "reasoning": "", "answer": "two words", "harmful": harmful, "source": source}
+        return [{"id": f"{source}-{index}", **text} for index in range(number)]
+
+    safety = rows("row", 200, True)
+    write_jsonl(tmp_path / "rows.jsonl", safety)
+    write_jsonl(tmp_path / "benign.jsonl", rows("benign", 9, False))
+    spec = {**SPEC, "n": 5, "seed": 2, "mix": [{"dataset": "benign", "n": 3}]}
     files = ["--rows", str(tmp_path / "rows.jsonl"), "--mixed", f"benign={tmp_path / 'benign.jsonl'}"]
     command.main(["--spec", json.dumps(spec), *files, "--output-folder", str(tmp_path / "run")])
     names = [r["id"] for r in read_jsonl(tmp_path / "run/train.jsonl")]
     assert len(names) == 8
-    assert {r["id"] for r in draw(ROWS, 5, 2, "rows")} == {name for name in names if name.startswith("row-")}
+    assert {r["id"] for r in draw(safety, 5, 2, "rows")} == {name for name in names if name.startswith("row-")}
     assert read_yaml(tmp_path / "run/run.yaml") == spec
+    card = (tmp_path / "run/card.md").read_text()
+    assert "8 rows, 5 of them with a harmful prompt." in card
+    assert "| benign | 3 | 0 |" in card
+    assert "secret" not in card
 
 
 def test_a_base_run_has_no_rows(tmp_path):
+    import json
+
     import mix as command
 
-    command.main(["--spec", '{"run": "base", "n": 0, "seed": 0, "mix": []}', "--output-folder", str(tmp_path)])
+    command.main(["--spec", json.dumps({**SPEC, "n": 0, "mix": []}), "--output-folder", str(tmp_path)])
     assert list(read_jsonl(tmp_path / "train.jsonl")) == []
+    assert "0 rows" in (tmp_path / "card.md").read_text()
