@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from untaxed.metrics import RUN_FIELDS, Measure, Results, base_of, by_setting, measure, select
+from untaxed.metrics import RUN_FIELDS, Measure, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.pages import badge, page, under
 from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import (
@@ -216,7 +216,7 @@ def _items(measured: Measure, run: str) -> dict:
 
 
 def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[str]) -> dict[str, Any]:
-    safety_metric = claim.get("safety", "safe_rate")
+    safety_metric = claim.get("safety") or safety_axis(results, a + b)
     safety = measure(results, safety_metric, a + b, claim.get("judge"))
     gained = measure(results, claim["metric"], a + b, benchmarks=claim.get("benchmarks"))
     fields = [key for key in RUN_FIELDS if key not in ("run", "seed", *claim["a"], *claim["b"])]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from untaxed.metrics import Measure, Results, base_of, by_setting, measure, select
+from untaxed.metrics import Measure, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.records import UserError, atomic_path, write_json
 from untaxed.statistics import (
     FEWEST_SETTINGS,
@@ -235,10 +235,8 @@ def percent_axis(axes: "Axes", which: str, low: float = -3, high: float = 103) -
 
 
 def safety_metric(inputs: Inputs, runs: Sequence[str]) -> str:
-    """`safety` of the spec; else the refusal rate, or 1 − harmful score where no judge tells refusals."""
-    if wanted := inputs.spec.get("safety"):
-        return wanted
-    return "refusal_rate" if measure(inputs.results, "refusal_rate", runs).values else "safe_rate"
+    """`safety` of the spec, else `safety_axis`."""
+    return inputs.spec.get("safety") or safety_axis(inputs.results, runs)
 
 
 # ---- the figures ----------------------------------------------------------------------------------------------------------------------

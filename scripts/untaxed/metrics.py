@@ -389,6 +389,11 @@ def by_setting(results: Results, runs: Iterable[str]) -> dict[tuple, list[str]]:
     return dict(sorted(groups.items(), key=lambda item: repr(item[0])))
 
 
+def safety_axis(results: Results, runs: Sequence[str]) -> str:
+    """Safety where methods are compared at the same safety: the refusal rate, or 1 − harmful score where no judge tells refusals."""
+    return "refusal_rate" if measure(results, "refusal_rate", runs).values else "safe_rate"
+
+
 def measure(
     results: Results, metric: str, runs: Iterable[str], judge: str | None = None, benchmarks: Sequence[str] | None = None
 ) -> Measure:
