@@ -4,7 +4,7 @@
 
 Reads results/<study>/benchmarks/<rule>/*.tsv and logs/<study>/snakemake.log (the launcher's last run); writes perf/<study>.json,
 perf/<study>.md and the study's part of perf/rule_seconds.json. Rules without a benchmark file get the launcher's own mean.
-Snakemake does not see the memory of jobs in the warm server: for true peaks run the study with `./untaxed --cold`.
+Snakemake does not see the memory of jobs in the warm server: perf/peak_memory.py measures that of a whole study.
 """
 
 import argparse
@@ -21,34 +21,27 @@ STAMP = re.compile(r"^\[(\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]$", re.MULTILIN
 DONE = re.compile(r"^(\d+) of (\d+) steps", re.MULTILINE)
 
 
-def jobs(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """{rule: [(seconds, peak memory in MiB)]} of a folder of benchmark files; a repeated benchmark has several lines."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def jobs(folder: Path) -> dict[str, list[float]]:
+    """{rule: [seconds]} of a folder of benchmark files; a repeated benchmark has several lines."""
+    found: dict[str, list[float]] = {}
     for path in sorted(folder.glob("*/*.tsv")):
         with path.open(encoding="utf-8") as stream:
-            for line in csv.DictReader(stream, delimiter="\t"):
-                found.setdefault(path.parent.name, []).append((float(line["s"]), measured(line["max_rss"])))
+            found.setdefault(path.parent.name, []).extend(float(line["s"]) for line in csv.DictReader(stream, delimiter="\t"))
     return found
 
 
-def measured(text: str) -> float:
-    """A job that ends before Snakemake looks has "NA" or "-" for its memory: 0."""
-    return float(text) if re.fullmatch(r"[\d.]+", text) else 0.0
-
-
-def costs(found: dict[str, list[tuple[float, float]]]) -> list[dict]:
-    """One record per rule, the most expensive first: jobs, seconds in all, share of all rules, median seconds, peak MiB."""
-    total = sum(seconds for entries in found.values() for seconds, _ in entries)
+def costs(found: dict[str, list[float]]) -> list[dict]:
+    """One record per rule, the most expensive first: jobs, seconds in all, share of all rules, median seconds."""
+    whole = sum(map(sum, found.values()))
     records = [
         {
             "rule": rule,
-            "jobs": len(entries),
-            "seconds": sum(seconds for seconds, _ in entries),
-            "share": sum(seconds for seconds, _ in entries) / total if total else 0.0,
-            "median": statistics.median(seconds for seconds, _ in entries),
-            "peak_mib": max(memory for _, memory in entries),
+            "jobs": len(seconds),
+            "seconds": sum(seconds),
+            "share": sum(seconds) / whole if whole else 0.0,
+            "median": statistics.median(seconds),
         }
-        for rule, entries in found.items()
+        for rule, seconds in found.items()
     ]
     return sorted(records, key=lambda record: -record["seconds"])
 
@@ -65,23 +58,21 @@ def wall(log: Path) -> dict:
 
 def markdown(records: list[dict], whole: dict) -> str:
     """The table of a study, and its wall time."""
-    head = ["rule", "jobs", "seconds", "share", "median seconds", "peak memory (MiB)"]
+    head = ["rule", "jobs", "seconds", "share", "median seconds"]
     rows = [
-        [r["rule"], r["jobs"], r["seconds"], f"{r['share']:.0%}", r["median"], round(r["peak_mib"])]
-        for r in [*records, *([total(records)] if records else [])]
+        [r["rule"], r["jobs"], r["seconds"], f"{r['share']:.0%}", r["median"]] for r in [*records, *([total(records)] if records else [])]
     ]
     text = table(head, [[f"{c:.1f}" if isinstance(c, float) else c for c in row] for row in rows])
     if whole:
         text += f"\nThe launcher's last run: {number(whole['seconds'])} s from first to last job, "
         text += f"{whole['done']} of {whole['steps']} jobs. Jobs lie side by side, and the table holds jobs of earlier runs too.\n"
-    text += "\nJobs in the warm server show no memory of their own here; `./untaxed --cold` measures it.\n"
     return text
 
 
 def total(records: list[dict]) -> dict:
     """The last line of the table."""
     sums = {key: sum(record[key] for record in records) for key in ("jobs", "seconds", "share")}
-    return {"rule": "all", **sums, "median": "", "peak_mib": max(record["peak_mib"] for record in records)}
+    return {"rule": "all", **sums, "median": ""}
 
 
 def main() -> None:
