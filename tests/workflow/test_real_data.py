@@ -32,6 +32,17 @@ def test_strongreject_has_313_prompts_in_six_categories(packaged: Callable[[str]
     assert len(Counter(row["category"] for row in rows)) == 6
 
 
+@pytest.mark.parametrize(("name", "rows", "positive"), [("pyrit-refusal", 105, None), ("pyrit-harm", 187, 74)])
+def test_the_sets_that_people_labelled_are_whole(name: str, rows: int, positive: int | None, packaged: Callable[[str], Path]) -> None:
+    from untaxed.agreement import read_labelled
+
+    (path,) = packaged(name).glob("*.csv")
+    human = [label for _, label in read_labelled(path)]
+    assert len(human) == rows
+    assert positive is None or sum(human) == positive  # counted in the file: the mean of three people's scores is 0.5 or more
+    assert 0 < sum(human) < rows
+
+
 @pytest.mark.parametrize("name", ["advbench", "strongreject"])
 def test_what_a_wheel_gave_is_certified(name: str, packaged: Callable[[str], Path]) -> None:
     certificate = json.loads((packaged(name) / "asset.json").read_text())
