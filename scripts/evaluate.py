@@ -21,10 +21,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from untaxed.evaluation import evaluate
-    from untaxed.machine import offline, pick_engine, use_threads
+    from untaxed.machine import pick_engine, use_threads
     from untaxed.records import write_jsonl
 
-    offline()
     use_threads()
     spec = {**options.spec, "engine": pick_engine(options.spec["engine"])}
     rows = {name: Path(path) for name, path in (pair.split("=", 1) for pair in options.rows)}
