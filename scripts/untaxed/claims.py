@@ -134,7 +134,7 @@ def _caution(results: Results, *sides: Iterable[str]) -> str:
     if any(len(runs) == 1 for runs in trained):
         return "one run: the interval covers items, not seeds"
     seeds = min((len({results.runs[run]["seed"] for run in runs}) for runs in trained if runs), default=ENOUGH_SEEDS)
-    return f"few seeds ({seeds}): the interval is too narrow" if seeds < ENOUGH_SEEDS else ""
+    return f"few seeds ({seeds}): the true interval is wider" if seeds < ENOUGH_SEEDS else ""
 
 
 def _expand(selector: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:

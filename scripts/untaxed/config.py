@@ -918,7 +918,7 @@ class Study:
     def dataset_spec(self, name: str) -> dict:
         """What `prepare_dataset` is told; with a teacher, the prompts that it is asked."""
         entry = self.config.datasets[name]
-        spec = entry.model_dump(exclude={"assets", "decontaminate_against", "teacher"})
+        spec = entry.model_dump(exclude={"assets", "teacher"})
         return spec | ({"limit": entry.teacher.candidates or entry.limit} if entry.teacher else {})
 
     def teacher_spec(self, dataset: str) -> dict:

@@ -153,7 +153,7 @@ def test_fewer_than_five_seeds_are_said_to_make_the_interval_too_narrow(tmp_path
     runs = [write_run(tmp_path / f"{m}{s}", spec_of(m, "direct", 10, s), r, 0.5) for m, r in METHODS for s in range(seeds)]
     results = results_of([*runs, write_base(tmp_path / "b")], tmp_path)
     record = judge_claim(GAIN, results, {})
-    assert (f"few seeds ({seeds}): the interval is too narrow" in record["reason"]) is said
+    assert (f"few seeds ({seeds}): the true interval is wider" in record["reason"]) is said
     against_base = judge_claim(GAIN | {"b": {"method": "none"}, "direction": "less"}, results, {})
     assert ("few seeds" in against_base["reason"]) is said
 

@@ -526,3 +526,10 @@ def test_the_schema_accepts_every_file_of_the_repository_and_no_unknown_key(root
     for path in [root / "config.yaml", *sorted((root / "studies").glob("*.yaml"))]:
         assert not list(validator.iter_errors(read_yaml(path))), path
     assert list(validator.iter_errors({"study": {"nme": "x"}}))
+
+
+def test_a_dataset_is_told_what_it_is_checked_against_and_a_taught_one_how_many_prompts_to_ask(root: Path) -> None:
+    study = read([root / "config.yaml", root / "studies/laptop.yaml"], root)
+    assert study.dataset_spec("advbench-direct")["decontaminate_against"] == ["strongreject"]
+    assert study.dataset_spec("restatements")["limit"] == study.config.datasets["restatements"].teacher.candidates
+    assert study.teacher_spec("restatements")["limit"] == study.config.datasets["restatements"].limit
