@@ -21,7 +21,7 @@ def held(process: psutil.Process) -> list[tuple[float, str]]:
     found = []
     for one in [process, *process.children(recursive=True)]:
         try:
-            found.append((one.memory_full_info().pss / 2**20, " ".join(one.cmdline())[-90:]))
+            found.append((one.memory_full_info().pss / 2**20, " ".join(word.rpartition("/")[2] for word in one.cmdline())[:90]))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return sorted(found, reverse=True)
