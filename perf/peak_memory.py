@@ -17,7 +17,7 @@ from measure import ROOT, machine
 
 
 def held(process: psutil.Process) -> list[tuple[float, str]]:
-    """(PSS in MiB, the end of its command line) of a process and all below it; those that have just ended are left out."""
+    """(PSS in MiB, its command line without folders) of a process and all below it; those that have just ended are left out."""
     found = []
     for one in [process, *process.children(recursive=True)]:
         try:
