@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
@@ -32,6 +33,11 @@ wildcard_constraints:
 def pairs(flag, values):
     """Repeat a command-line flag: --rows a=b --rows c=d."""
     return [part for name, path in values.items() for part in (flag, f"{name}={path}")]
+
+
+def any_of(names):
+    """A pattern that matches these names and no other."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def folder(path):

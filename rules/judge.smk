@@ -8,6 +8,8 @@ rule judge:
         prompt=lambda wildcards: STUDY.judge_files(wildcards.judge),
     output:
         f"{RESULTS}/runs/{{run}}/verdicts/{{judge}}.jsonl",
+    wildcard_constraints:
+        judge=any_of(STUDY.judges_that_ask(True)),
     log:
         f"{LOGS}/judge/{{run}}--{{judge}}.log",
     benchmark:
@@ -30,6 +32,20 @@ rule judge:
         "Judge the samples of {wildcards.run} with {wildcards.judge}"
     shell:
         "python scripts/judge.py --spec {params.spec:q} --samples {input.samples} {params.model:q} {params.work:q} --output {output} > {log} 2>&1"
+
+
+use rule judge as judge_phrases with: # apart, since it takes an instant: a mean over both would tell nothing of either
+    wildcard_constraints:
+        judge=any_of(STUDY.judges_that_ask(False)),
+    log:
+        f"{LOGS}/judge_phrases/{{run}}--{{judge}}.log",
+    benchmark:
+        f"{TIMES}/judge_phrases/{{run}}--{{judge}}.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    message:
+        "Look for the phrases of {wildcards.judge} in the samples of {wildcards.run}"
 
 
 rule judge_agreement:

@@ -977,6 +977,12 @@ class Study:
             **({"vllm": vllm} if vllm else {}),
         }
 
+    def judges_that_ask(self, a_model: bool) -> list[str]:
+        """The study's judges that ask a model, or those that look for phrases."""
+        from untaxed.judges import JUDGES
+
+        return [name for name in self.config.study.judges if bool(JUDGES[self.config.judges[name].kind].build) == a_model]
+
     def judge_sampling(self, name: str) -> Sampling:
         """How a judge is sampled: what its entry says, else greedily, with the length of its kind."""
         from untaxed.judges import JUDGES

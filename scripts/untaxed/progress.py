@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 PLAIN_INTERVAL = 2.0  # seconds between two lines where no terminal is
 HEARTBEAT = 60.0  # seconds after the last plain line until one says what still runs
@@ -22,7 +22,10 @@ LEAST_BUSY = 0.5  # jobs side by side on average, at the least that is believed:
 REVISION = 10.0  # seconds in which the time left on a display may double or halve; between two plain lines it does so once at most
 SHOWN = 8  # running jobs
 TAIL = 15  # lines of a failed job's log
+BAR_TAIL = 2000  # bytes at the end of a running job's log, where its progress bar is
 
+STATED = re.compile(r"(?:(?:rule|checkpoint) (\w+):|use rule \w+ as (\w+) with:)")
+BAR = re.compile(r"(\d+)/(\d+) \[")  # tqdm's
 RULE = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
 MESSAGE = re.compile(r"^Job (\d+): (.*)$")
 KEY = re.compile(r"^    (\w+): (.*)$")
@@ -35,13 +38,22 @@ RECORDED_TIME = re.compile(r"^recorded time: (\d+) s ")
 COLLECTED = re.compile(r"^collect(?:ed|ing).*?(\d+) items?(?: / (\d+) deselected)?")
 
 
+class Stated(NamedTuple):
+    """What a rule of the workflow states: its name, the pattern of its jobs' messages, and its log file with `{wildcard}`s."""
+
+    rule: str
+    message: str
+    log: str  # "" where it has none
+
+
 @dataclass
 class Job:
-    """A job that runs: its rule where Snakemake has told it, what it is called, and when it started (seconds of the caller's clock)."""
+    """A job that runs: its rule where that is known, what it is called, when it started (seconds of the caller's clock), its log."""
 
     rule: str | None
     text: str
     started: float
+    log: str = ""
 
 
 @dataclass
@@ -66,7 +78,7 @@ class Study:
     failures: list[Failure] = field(default_factory=list)
     history: dict[str, float] = field(default_factory=dict)  # seconds of a job by rule, recorded for this study
     guesses: dict[str, float] = field(default_factory=dict)  # the same from other studies
-    messages: dict[str, str] = field(default_factory=dict)  # pattern of a job's message -> rule; Snakemake names the rule when it ends
+    rules: list[Stated] = field(default_factory=list)  # for a job with a message Snakemake names the rule only when it ends
     first: float | None = None  # when the first job started
     said: tuple[float, float] | None = None  # the time left that was said, and when
     block: tuple[str, str] = ("", "")  # what the indented lines belong to: (kind, rule)
@@ -95,8 +107,7 @@ class Study:
         elif match := ERROR.match(line):
             self.block = ("error", match[1])
         elif match := MESSAGE.match(line):
-            rule = next((rule for pattern, rule in self.messages.items() if re.fullmatch(pattern, match[2])), None)
-            self.start(match[1], Job(rule, match[2], now))
+            self.start(match[1], self.job_of(match[2], now))
         elif match := STEPS.match(line):
             self.total = int(match[2])  # grows when a checkpoint adds jobs
         elif match := FINISHED.match(line):
@@ -121,6 +132,13 @@ class Study:
             self.failures[-1].log = value.partition(" (check log")[0].partition(", ")[0]
             return self.failures[-1]
         return None
+
+    def job_of(self, message: str, now: float) -> Job:
+        """The job that this is the message of, with the rule and the log that the workflow's files state."""
+        for rule, pattern, log in self.rules:
+            if match := re.fullmatch(pattern, message):
+                return Job(rule, message, now, re.sub(r"\{(\w+)\}", lambda name: match.groupdict().get(name[1], ""), log))
+        return Job(None, message, now)
 
     def start(self, number: str, job: Job) -> None:
         self.running[number] = job
@@ -186,17 +204,42 @@ def recorded_seconds(recorded: dict[str, dict[str, float]], study: str) -> tuple
     return dict(recorded.get(study, {})), {rule: sum(values) / len(values) for rule, values in others.items()}
 
 
-def rule_messages(folder: Path) -> dict[str, str]:
-    """The patterns of the messages of the rules in a workflow's folder, with their rules; the longest, which say most, come first."""
-    found = {}
+def stated_rules(folder: Path, logs: Path | str) -> list[Stated]:
+    """The rules with messages in a workflow's folder whose logs lie in `logs`; those with the longest messages, which say most, first."""
+    found: dict[str, dict[str, str]] = {}
     for file in [folder / "Snakefile", *sorted(folder.glob("rules/*.smk"))]:
-        rule = None
+        rule = ""
         for line, after in pairwise([*last_lines(file, 10**6), ""]):
-            if match := re.match(r"(?:rule|checkpoint) (\w+):", line):
-                rule = match[1]
-            elif line.strip() == "message:" and rule and (message := re.fullmatch(r'"(.*)"', after.strip())):
-                found[re.sub(r"\\{.*?\\}", ".+", re.escape(message[1]))] = rule
-    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
+            if match := STATED.match(line):
+                rule = match[1] or match[2]
+            elif line.strip() in ("message:", "log:") and (text := re.fullmatch(r'f?"(.*)",?', after.strip())):
+                found.setdefault(rule, {})[line.strip()[:-1]] = text[1]
+    rules = [
+        Stated(rule, message_pattern(said["message"]), re.sub(r"\{(\{.*?\})\}", r"\1", said.get("log", "").replace("{LOGS}", str(logs))))
+        for rule, said in found.items()
+        if "message" in said
+    ]
+    return sorted(rules, key=lambda stated: -len(stated.message))
+
+
+def message_pattern(message: str) -> str:
+    """What a rule's message looks like once its wildcards, here named groups, and its other fields are filled in."""
+    parts = re.split(r"\{(.*?)\}", message)
+    return "".join(
+        (f"(?P<{name[1]}>.+)" if (name := re.fullmatch(r"wildcards\.(\w+)", part)) else ".+") if number % 2 else re.escape(part)
+        for number, part in enumerate(parts)
+    )
+
+
+def bar_text(log: str | Path) -> str:
+    """`12 of 61`, where the last progress bar in a job's log stands; empty where there is none or it is full."""
+    try:
+        with Path(log).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - BAR_TAIL))
+            bars = BAR.findall(file.read().decode(errors="replace"))
+    except OSError:
+        return ""
+    return f"{bars[-1][0]} of {bars[-1][1]}" if bars and int(bars[-1][0]) < int(bars[-1][1]) else ""
 
 
 def follow_study(
@@ -295,7 +338,7 @@ def draw_study(study: Study, now: float) -> Any:
     )
     jobs = Table.grid(padding=(0, 2))
     for job in list(study.running.values())[:SHOWN]:
-        jobs.add_row("  running", Text(job.text), clock_text(now - job.started))
+        jobs.add_row("  running", Text(job.text), clock_text(now - job.started), bar_text(job.log))
     left = ", ".join(f"{rule} {count}" for rule, count in study.left().items())
     return Group(head, jobs, Text(f"  left: {left}", style="dim") if left else Text(""))
 
@@ -306,7 +349,7 @@ def steps_line(study: Study, now: float) -> str:
 
 def heartbeat_line(study: Study, now: float) -> str:
     """How far the study is, and the jobs that run with the time since they started."""
-    jobs = [f"{job.text} ({clock_text(now - job.started)})" for job in study.running.values()]
+    jobs = [f"{job.text} ({', '.join(filter(None, [clock_text(now - job.started), bar_text(job.log)]))})" for job in study.running.values()]
     more = f" and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
     return f"{steps_line(study, now)}; running: {', '.join(jobs[:SHOWN])}{more}"
 

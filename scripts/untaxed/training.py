@@ -129,7 +129,7 @@ def arguments(trainer: dict, seed: int, work: Path, processes: int) -> dict:
         "logging_strategy": "steps",
         "logging_steps": 1,
         "report_to": [],
-        "disable_tqdm": True,
+        "disable_tqdm": False,  # the launcher reads how far a training is from the bar in its log
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "remove_unused_columns": False,

@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 from untaxed.progress import (
     Failure,
+    Stated,
     Study,
+    bar_text,
     clock_line,
     clock_text,
     draw_study,
@@ -25,7 +27,7 @@ from untaxed.progress import (
     live,
     passed_before,
     recorded_seconds,
-    rule_messages,
+    stated_rules,
     time_line,
 )
 
@@ -116,7 +118,7 @@ def test_a_retried_job_runs_again_and_counts_once():
 
 def begun(history: dict[str, float] | None = None, guesses: dict[str, float] | None = None) -> Study:
     """Two jobs of train, one of eval; the first train and the eval start at 0 s."""
-    study = Study(started=0, history=history or {}, guesses=guesses or {}, messages={"Train .+": "train"})
+    study = Study(started=0, history=history or {}, guesses=guesses or {}, rules=[Stated("train", "Train .+", "")])
     read(study, START, 0)
     return study
 
@@ -176,10 +178,28 @@ def test_what_is_recorded_of_a_study_and_the_means_over_the_others():
 
 
 def test_the_messages_of_this_workflow_tell_the_rule_of_a_running_job(root):
-    study = Study(started=0, messages=rule_messages(root))
-    told = ["Draw and mix the training set of a", "Draw shift_tax", "Train a--dgr", "Judge the samples of a with b", "Evaluate a"]
+    study = Study(started=0, rules=stated_rules(root, "logs/laptop"))
+    told = {
+        "Draw and mix the training set of a": ("mix", "mix/a.log"),
+        "Draw shift_tax": ("figure", "figure/shift_tax.log"),
+        "Train a--dgr": ("train", "train/a--dgr.log"),
+        "Judge the samples of a with b": ("judge", "judge/a--b.log"),
+        "Look for the phrases of b in the samples of a": ("judge_phrases", "judge_phrases/a--b.log"),
+        "Evaluate a": ("evaluate", "evaluate/a.log"),
+    }
     read(study, "".join(f"Job {number}: {message}\n" for number, message in enumerate(told)), 0)
-    assert [job.rule for job in study.running.values()] == ["mix", "figure", "train", "judge", "evaluate"]
+    assert [(job.rule, job.log) for job in study.running.values()] == [(rule, f"logs/laptop/{log}") for rule, log in told.values()]
+
+
+def test_a_running_job_tells_how_far_the_bar_in_its_log_is(tmp_path):
+    log = tmp_path / "a.log"
+    study = Study(started=0, total=1, rules=[Stated("train", "Train (?P<run>.+)", f"{tmp_path}/{{run}}.log")])
+    read(study, "Job 1: Train a\n", 0)
+    log.write_text("Loading weights: 100%|##| 272/272 [00:00<00:00]\n")
+    assert heartbeat_line(study, 5).endswith("running: Train a (5 s)")  # a full bar tells nothing of what goes on
+    log.write_text(log.read_text() + "x" * 5000 + "\r 20%|#  | 12/61 [00:10<00:40]\n{'loss': '2.0'}\n")
+    assert heartbeat_line(study, 5).endswith("running: Train a (5 s, 12 of 61)")
+    assert bar_text(tmp_path / "missing.log") == ""
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (62, "1 min"), (719, "12 min"), (3590, "1:00 h"), (7500, "2:05 h")])
