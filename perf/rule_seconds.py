@@ -1,4 +1,4 @@
-"""What each rule of a study cost: Snakemake's benchmark files of finished runs become one table, and the medians that the launcher reads.
+"""What each rule of a study cost: Snakemake's benchmark files of finished runs become one table, and the means that the launcher reads.
 
     python perf/rule_seconds.py laptop smoke
 
@@ -83,8 +83,8 @@ def main() -> None:
     options = made.parse_args()
     from untaxed.records import write_json
 
-    medians_file = options.output / "rule_seconds.json"
-    medians = json.loads(medians_file.read_text()) if medians_file.exists() else {}
+    launchers_file = options.output / "rule_seconds.json"
+    launchers = json.loads(launchers_file.read_text()) if launchers_file.exists() else {}
     for study in options.studies:
         found = jobs(options.root / "results" / study / "benchmarks")
         if not found:
@@ -92,10 +92,10 @@ def main() -> None:
         records, whole = costs(found), wall(options.root / "logs" / study / "snakemake.log")
         means_file = options.root / "logs" / study / "rule_seconds.json"
         means = json.loads(means_file.read_text()) if means_file.exists() else {}
-        medians[study] = means | {record["rule"]: round(record["median"], 2) for record in records}
+        launchers[study] = means | {record["rule"]: round(record["seconds"] / record["jobs"], 2) for record in records}
         record = {"rules": records, "wall": whole}
         report(options, study, f"What the study {study} costs", machine(), record, markdown(records, whole))
-    write_json(medians_file, medians)
+    write_json(launchers_file, launchers)
 
 
 if __name__ == "__main__":

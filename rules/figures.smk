@@ -54,6 +54,7 @@ rule table:
         refine=STUDY.refine_reports(),
         agreement=STUDY.agreements(),
         datasets=STUDY.dataset_reports(),
+        distilled=STUDY.distil_reports(),
         runs=rules.list_runs.output[0],
         code=[
             "scripts/table.py",
@@ -91,7 +92,7 @@ rule table:
         "Write the table {wildcards.table}"
     shell:
         "python scripts/table.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --runs-file {input.runs} --dataset-report {input.datasets} --output-prefix {params.prefix}"
+        " --agreement {input.agreement} --runs-file {input.runs} --dataset-report {input.datasets} --distil-report {input.distilled} --output-prefix {params.prefix}"
         " > {log} 2>&1"
 
 

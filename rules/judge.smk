@@ -8,12 +8,12 @@ rule judge:
         prompt=lambda wildcards: STUDY.judge_files(wildcards.judge),
     output:
         f"{RESULTS}/runs/{{run}}/verdicts/{{judge}}.jsonl",
-    wildcard_constraints:
-        judge=any_of(STUDY.judges_that_ask(True)),
     log:
         f"{LOGS}/judge/{{run}}--{{judge}}.log",
     benchmark:
         f"{TIMES}/judge/{{run}}--{{judge}}.tsv"
+    wildcard_constraints:
+        judge=any_of(STUDY.judges_that_ask(True)),
     conda:
         "../envs/infer.yaml"
     threads: lambda wildcards: STUDY.judge_threads(wildcards.judge)
@@ -34,13 +34,13 @@ rule judge:
         "python scripts/judge.py --spec {params.spec:q} --samples {input.samples} {params.model:q} {params.work:q} --output {output} > {log} 2>&1"
 
 
-use rule judge as judge_phrases with: # apart, since it takes an instant: a mean over both would tell nothing of either
-    wildcard_constraints:
-        judge=any_of(STUDY.judges_that_ask(False)),
+use rule judge as judge_phrases with:  # apart, since it takes an instant: a mean over both would tell nothing of either
     log:
         f"{LOGS}/judge_phrases/{{run}}--{{judge}}.log",
     benchmark:
         f"{TIMES}/judge_phrases/{{run}}--{{judge}}.tsv"
+    wildcard_constraints:
+        judge=any_of(STUDY.judges_that_ask(False)),
     resources:
         mem_mb=1000,
         runtime=15,

@@ -22,6 +22,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runs-file", help="a text file with one run folder a line: whose data was refined")
     parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
     parser.add_argument("--dataset-report", nargs="*", default=[], help="report of each dataset, in a folder <dataset>")
+    parser.add_argument(
+        "--distil-report", nargs="*", default=[], help="report of each dataset that a teacher answered, in a folder <dataset>"
+    )
     parser.add_argument("--output-prefix", required=True, help="path of the outputs without .csv, .md, .html")
     options = parser.parse_args(arguments)
 
@@ -34,7 +37,9 @@ def main(arguments: list[str]) -> None:
     refined = read_refine_reports(options.refine_report, folders)
     agreements = [read_json(path) for path in options.agreement]
     results = read_results(options.metrics, options.items)
-    datasets = [read_json(path) | {"name": Path(path).parent.name} for path in options.dataset_report]
+    taught = {Path(path).parent.name: read_json(path)["rows_out"] for path in options.distil_report}
+    names = {path: Path(path).parent.name for path in options.dataset_report}
+    datasets = [read_json(path) | {"name": name} | ({"taught": taught[name]} if name in taught else {}) for path, name in names.items()]
     inputs = Inputs(options.spec, results, refine_reports=refined, agreements=agreements, dataset_reports=datasets)
     write_table(inputs, *(f"{options.output_prefix}.{form}" for form in ("csv", "md", "html")))
 

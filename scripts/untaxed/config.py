@@ -1116,6 +1116,9 @@ class Study:
     def dataset_reports(self) -> list[str]:
         return [f"{self.results}/datasets/{name}/report.json" for name in self.datasets_needed]
 
+    def distil_reports(self) -> list[str]:
+        return [f"{self.results}/distilled/{name}/report.json" for name in self.datasets_needed if self.config.datasets[name].teacher]
+
     @cached_property
     def assets_needed(self) -> list[str]:
         """Every asset that the selected experiments, benchmarks, judges and measures use."""

@@ -46,11 +46,12 @@ REASON_COLOURS = {
     "empty": "#F0E442",
     "lost-refusal": "#882255",
 }
+DARK = ("lost-refusal",)  # reasons whose colour needs white letters
 LABELS = {"none": "base", "vanilla": "Vanilla SFT", "dgr": "DGR"}
 SIZES = {"vanilla": 7.5}  # larger and drawn first, so that a point below another method's still shows
 POINT = 4.5
 ENDINGS = {"truncated": "cut off", "empty": "no answer"}
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">")
 HATCHES = ("", "///", "...", "xxx", "---")
 LINES = ("-", "--", ":", "-.")
 AXES = {  # the arrow shows which way is better
@@ -133,6 +134,24 @@ def explained(inputs: Inputs, runs: Iterable[str]) -> list[str]:
     return ["Safety rows – " + "; ".join(known) + "."] if known else []
 
 
+def steps_of_n(results: Results, runs: Iterable[str]) -> list[str]:
+    """The runs of those series that hold more than one number of safety samples, for a single n says little of activation; else all."""
+    runs = list(runs)
+    groups: dict[tuple, list[str]] = defaultdict(list)
+    for run in runs:
+        groups[tuple(results.runs[run][key] for key in ("model", "recipe", "benign", "trainer"))].append(run)
+    stepped = [run for members in groups.values() if len({results.runs[run]["n"] for run in members}) > 1 for run in members]
+    return sorted(stepped) or runs
+
+
+def looks_of(results: Results, runs: Iterable[str]) -> dict[tuple[str, int], str]:
+    """A marker for each (trainer, n), whose trainer is "" where the runs have one only or there are more pairs than markers."""
+    pairs = sorted({(results.runs[run]["trainer"], results.runs[run]["n"]) for run in runs})
+    if len({trainer for trainer, _ in pairs}) == 1 or len(pairs) > len(MARKERS):
+        pairs = sorted({("", n) for _, n in pairs})
+    return {pair: MARKERS[number % len(MARKERS)] for number, pair in enumerate(pairs)}
+
+
 def methods_of(results: Results, runs: Iterable[str]) -> list[str]:
     """Methods among the runs, base first, then vanilla, dgr and others by name."""
     order = {"none": 0, "vanilla": 1, "dgr": 2}
@@ -207,7 +226,8 @@ def bars(point: Estimate) -> list[list[float]]:
 
 def interval_text(point: Estimate, scale: float = 100, digits: int = 1) -> str:
     text = f"{scale * point.value:+.{digits}f}"
-    return text if point.low is None else f"{text} [{scale * point.low:+.{digits}f}, {scale * point.high:+.{digits}f}]"
+    text = text if point.low is None else f"{text} [{scale * point.low:+.{digits}f}, {scale * point.high:+.{digits}f}]"
+    return text.replace("-", "−")  # as on the axes
 
 
 def record_of(point: Estimate | None, **fields: Any) -> dict[str, Any]:
@@ -254,7 +274,7 @@ def safety_reasoning_plane(inputs: Inputs) -> Drawing:
     accuracy = measure(results, "accuracy", runs + bases)
     runs = [run for run in runs if run in safety.values and run in accuracy.values]
     groups = facets(results, runs)
-    sizes = sorted({results.runs[run]["n"] for run in runs})
+    markers = looks_of(results, runs)
     columns = min(2, max(1, len(groups)))
     figure, grid = panels(max(1, -(-len(groups) // columns)), columns, 3.5, 3.3)
     data: list[dict] = []
@@ -266,7 +286,7 @@ def safety_reasoning_plane(inputs: Inputs) -> Drawing:
         corners = {}
         for method in methods_of(results, members):
             mine = [run for run in members if results.runs[run]["method"] == method]
-            records, corners[method] = _method_on_plane(axes, results, mine, safety, accuracy, sizes)
+            records, corners[method] = _method_on_plane(axes, results, mine, safety, accuracy, markers)
             data += records
         gap, text = _gap_at_matched_safety(results, members, safety, accuracy, corners)
         if gap is not None:
@@ -274,7 +294,7 @@ def safety_reasoning_plane(inputs: Inputs) -> Drawing:
                 axes.plot(*([100 * corner[axis] for corner in line] for axis in (0, 1)), color=colour(method), lw=1.2, alpha=0.8)
         axes.set_title(title, loc="left", fontweight="bold", pad=26)
         axes.text(0, 1.02, text, transform=axes.transAxes, fontsize=SMALL, va="bottom")
-        _plane_legend(axes, results, members, bases, sizes)
+        _plane_legend(axes, results, members, bases, markers)
         data.append(record_of(gap, source=key[1], benign=key[2], model=key[0], kind="matched difference", said=text))
     shown = grid.flat[: max(1, len(groups))]
     for axes in shown:
@@ -322,15 +342,21 @@ def _items_text(measured: Measure) -> str:
     return ", ".join(f"{benchmark} ({number:,})" for benchmark, number in counts.items()) + judge
 
 
-def _plane_legend(axes: "Axes", results: Results, runs: list[str], bases: list[str], sizes: list[int]) -> None:
+def _look(markers: dict[tuple[str, int], str], fields: dict[str, Any]) -> tuple[str, int]:
+    """The key of a run's marker."""
+    return next(pair for pair in ((fields["trainer"], fields["n"]), ("", fields["n"])) if pair in markers)
+
+
+def _plane_legend(axes: "Axes", results: Results, runs: list[str], bases: list[str], markers: dict[tuple[str, int], str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], marker="*", ls="", ms=10, mfc="none", mec=colour("none"), label=label("none"))] if bases else []
     for method in methods_of(results, runs):
         mine = [run for run in runs if results.runs[run]["method"] == method]
         handles.append(Line2D([], [], color=colour(method), lw=3, label=f"{label(method)} ({count(len(mine), 'run')})"))
-    for n in sorted({results.runs[run]["n"] for run in runs}):
-        handles.append(Line2D([], [], marker=MARKERS[sizes.index(n) % len(MARKERS)], ls="", color="0.35", ms=5, label=f"n = {n:,}"))
+    for trainer, n in sorted({_look(markers, results.runs[run]) for run in runs}):
+        name = f"{trainer}, n = {n:,}" if trainer else f"n = {n:,}"
+        handles.append(Line2D([], [], marker=markers[trainer, n], ls="", color="0.35", ms=5, label=name))
     handles.append(Line2D([], [], marker="o", ls="", color="0.75", ms=3, label="one run"))
     axes.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(-0.12, -0.17), ncols=3, columnspacing=1, handletextpad=0.4, handlelength=1.4
@@ -338,7 +364,7 @@ def _plane_legend(axes: "Axes", results: Results, runs: list[str], bases: list[s
 
 
 def _method_on_plane(
-    axes: "Axes", results: Results, runs: list[str], safety: Measure, accuracy: Measure, sizes: list[int]
+    axes: "Axes", results: Results, runs: list[str], safety: Measure, accuracy: Measure, markers: dict[tuple[str, int], str]
 ) -> tuple[list[dict], list[tuple[float, float]]]:
     """The records of a method's points, and the corners of its frontier."""
     method = results.runs[runs[0]]["method"]
@@ -351,7 +377,7 @@ def _method_on_plane(
             continue
         means.append((x.value, y.value))
         fields = results.runs[members[0]]
-        look = {"fmt": MARKERS[sizes.index(fields["n"]) % len(MARKERS)], "ms": SIZES.get(method, POINT), "mec": "white", "mew": 0.5}
+        look = {"fmt": markers[_look(markers, fields)], "ms": SIZES.get(method, POINT), "mec": "white", "mew": 0.5}
         axes.errorbar(100 * x.value, 100 * y.value, bars(y), bars(x), color=colour(method), lw=0.8, capsize=1.5, **look)
         common = {key: fields[key] for key in ("source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         data.append(record_of(x, axis=safety.metric, judge=safety.judge, **common))
@@ -589,8 +615,12 @@ def _shift_legend(axes: "Axes", results: Results, runs: Sequence[str], sources: 
 
 
 def activation_curve(inputs: Inputs) -> Drawing:
-    """Safety samples against refusal rate and accuracy, the base at 0: a row per source, a line per method, trainer and recipe."""
-    results, runs = inputs.results, chosen_runs(inputs)
+    """Safety samples against refusal rate and accuracy, the base at 0: a row per source, a line per method, trainer and recipe.
+
+    Where some were trained with more than one number of samples, only those.
+    """
+    results = inputs.results
+    runs = steps_of_n(results, chosen_runs(inputs))
     bases = bases_of(results, runs)
     metric = safety_metric(inputs, runs + bases)
     measures = [measure(results, metric, runs + bases, inputs.spec.get("judge")), measure(results, "accuracy", runs + bases)]
@@ -683,7 +713,8 @@ def refinement_outcomes(inputs: Inputs) -> Drawing:
             axes.barh(place, share, left=left, color=tint, height=0.7, label=None if reason in shown else reason)
             shown.add(reason)
             if share >= 8:
-                axes.text(left + share / 2, place, f"{share:.0f} %", ha="center", va="center", fontsize=SMALL)
+                ink = "white" if reason in DARK else "black"
+                axes.text(left + share / 2, place, f"{share:.0f} %", ha="center", va="center", fontsize=SMALL, color=ink)
             left += share
         fallback = 1 - refined.get("ok", 0) / total if total else None
         text = "not refined" if fallback is None else f"fallback {100 * fallback:.1f} %\nof {count(total, 'row')}"

@@ -88,7 +88,9 @@ def _head(column: str, values: Sequence[Any]) -> str:
 
 
 def _cell(column: str, value: Any) -> str:
-    kind = ' class="number"' if _is_number(value) else ""
+    kind = ""
+    if _is_number(value):
+        kind, value = ' class="number"', str(value).replace("-", "−")
     if match := INTERVAL.match(str(value)):
         value = under(*match.groups())
     text = value if isinstance(value, Markup) else f"<span>{escape(str(value))}</span>"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from untaxed.figures import Inputs, bases_of, chosen_runs, estimate, shift_interval, tax_interval
+from untaxed.figures import Inputs, bases_of, chosen_runs, estimate, shift_interval, steps_of_n, tax_interval
 from untaxed.metrics import ABLATION, LENGTHS, Measure, Results, base_of, by_setting, measure, select
 from untaxed.pages import page
 from untaxed.records import UserError, atomic_path, write_text
@@ -24,7 +24,9 @@ TARGETS = {  # a column of the shift table: its metric, and digits
     "target trace (tokens)": ("reasoning_tokens", 1),
     "target answer (tokens)": ("answer_tokens", 1),
 }
-RATES = ("accuracy", "refusal_rate", "harmful_score", "strongreject", "over_refusal")
+JUDGED = ("refusal_rate", "harmful_score", "strongreject", "over_refusal")
+ENDED = {"truncated": "cut off", "empty": "no answer"}
+RATES = ("accuracy", *JUDGED)
 
 
 def cell(point: Estimate | None, scale: float = 100, digits: int = 1) -> str:
@@ -52,8 +54,7 @@ def _settings(results: Results, runs: list[str]) -> list[tuple[dict[str, Any], l
 
 def _rows(results: Results, runs: list[str], judge: str | None, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
     """A record per setting, the base model first: rates with intervals, tax and shift where asked, and how many runs and items."""
-    measures = {metric: measure(results, metric, runs, judge if metric != "accuracy" else None) for metric in metrics if metric in RATES}
-    plain = {metric: measure(results, metric, runs) for metric in metrics if metric not in RATES}
+    measures = {metric: measure(results, metric, runs, judge if metric in JUDGED else None) for metric in metrics}
     records = []
     for record, members in _settings(results, runs):
         for metric, measured in measures.items():
@@ -62,27 +63,37 @@ def _rows(results: Results, runs: list[str], judge: str | None, metrics: tuple[s
             if metric == "accuracy":
                 record["accuracy_items"] = point.n if point else 0
                 record["safety_tax"] = cell(tax_interval(results, measured, members))
-        for metric, measured in plain.items():
-            record[metric] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1, 3)
         records.append(record)
     return records
 
 
 def main_results(inputs: Inputs) -> list[dict[str, Any]]:
-    """Each recipe and method: reasoning, tax, safety, over-refusal and shift, and how far its judge agrees with people."""
+    """Each recipe and method: reasoning, tax, safety, over-refusal, unfinished answers, shift, and how its judge agrees with people."""
     runs = chosen_runs(inputs)
     runs = bases_of(inputs.results, runs) + runs
     judge = inputs.spec.get("judge")
-    records = _rows(inputs.results, runs, judge, (*RATES, "shift"))
-    used = {measure(inputs.results, metric, runs, judge).judge for metric in RATES[1:]}
+    records = _rows(inputs.results, runs, judge, RATES)
+    endings = {words: measure(inputs.results, metric, runs) for metric, words in ENDED.items()}
+    for record, (_, members) in zip(records, _settings(inputs.results, runs), strict=True):
+        for words, measured in endings.items():
+            record[words] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]))
+    moved = [cell(point, 1, 3) for point in _shifts(inputs.results, runs)]
+    used = {measure(inputs.results, metric, runs, judge).judge for metric in JUDGED}
     agreed = [report for report in inputs.agreements if report["judge"] in used]
     words = "; ".join(f"{r['judge']} {100 * r['accuracy']:.1f} % (n = {r['n']})" for r in sorted(agreed, key=lambda r: r["judge"])) or "–"
-    return [record | {"judge_agreement": words} for record in records]
+    return [record | {"shift": shift, "judge_agreement": words} for record, shift in zip(records, moved, strict=True)]
+
+
+def _shifts(results: Results, runs: list[str]) -> list[Estimate | None]:
+    """The distribution shift of each setting, in the order of `_settings`."""
+    moved, alike = (measure(results, metric, runs) for metric in ("shift", "similarity"))
+    known = [[run for run in members if run in moved.values] for _, members in _settings(results, runs)]
+    return [shift_interval(moved, alike, members) if members else None for members in known]
 
 
 def activation(inputs: Inputs) -> list[dict[str, Any]]:
-    """Refusal and accuracy for each number of safety samples, by source and method."""
-    runs = chosen_runs(inputs)
+    """Refusal and accuracy for each number of safety samples, by source and method; of `steps_of_n`."""
+    runs = steps_of_n(inputs.results, chosen_runs(inputs))
     records = _rows(
         inputs.results, bases_of(inputs.results, runs) + runs, inputs.spec.get("judge"), ("accuracy", "refusal_rate", "over_refusal")
     )
@@ -96,13 +107,11 @@ def shift(inputs: Inputs) -> list[dict[str, Any]]:
     """
     results, runs = inputs.results, chosen_runs(inputs)
     runs = bases_of(results, runs) + runs
-    moved, alike = (measure(results, metric, runs) for metric in ("shift", "similarity"))
     targets = {column: (measure(results, metric, runs), digits) for column, (metric, digits) in TARGETS.items()}
     outputs = {metric.replace("_", " "): measure(results, metric, runs) for metric in LENGTHS}
     records = []
-    for record, members in _settings(results, runs):
-        known = [run for run in members if run in moved.values]
-        record["shift"] = cell(shift_interval(moved, alike, known) if known else None, 1, 3)
+    for (record, members), moved in zip(_settings(results, runs), _shifts(results, runs), strict=True):
+        record["shift"] = cell(moved, 1, 3)
         for column, (measured, digits) in targets.items():
             record[column] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1, digits)
         for column, measured in outputs.items():
@@ -180,11 +189,15 @@ def judges(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def data(inputs: Inputs) -> list[dict[str, Any]]:
-    """Each dataset: its rows, and how many rows were removed because they hold a prompt of which other datasets."""
+    """Each dataset: its rows, and how many rows were removed because they hold a prompt of which other datasets.
+
+    Of a dataset with a teacher the rows are those that it taught, and `asked` how many prompts it was asked.
+    """
     return [
         {
             "dataset": report["name"],
-            "rows": report["rows"],
+            "rows": report["taught"] if "taught" in report else report["rows"],
+            "asked": report["rows"] if "taught" in report else "–",
             "harmful": report["harmful"],
             "removed as contaminated": report["removed"]["count"],
             "removed against": ", ".join(report["removed"].get("against", ["not recorded"])) or "–",

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
-from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, Inputs, colour, draw, git_commit, style
+from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, Inputs, colour, draw, git_commit, looks_of, style
 from untaxed.records import UserError
 
 REASONS = {"ok": 6, "overthinking": 1, "meta-thinking": 2, "empty": 0, "stray-marker": 1, "not-refined": 0}
@@ -111,6 +111,14 @@ def test_trainers_never_share_a_line(two_trainers):
     ours = {r["series"]: r["value"] for r in drawing.data if r["metric"] == "accuracy" and r["n"] == 10}
     assert ours == {"DGR, full": pytest.approx(0.2), "DGR, lora": pytest.approx(0.6)}
     assert {text.get_text() for text in drawing.figure.axes[1].get_legend().texts} == {"DGR, full (1 run)", "DGR, lora (1 run)"}
+
+
+def test_trainers_share_a_marker_only_where_there_are_too_many(two_trainers):
+    runs = [run for run, fields in two_trainers.runs.items() if fields["method"] == "dgr"]
+    assert looks_of(two_trainers, runs) == {("full", 10): "o", ("lora", 10): "s"}
+    assert looks_of(two_trainers, [run for run in runs if "lora" in run]) == {("", 10): "o"}
+    legend = FIGURES["safety_reasoning_plane"](inputs(two_trainers, "safety_reasoning_plane")).figure.axes[0].get_legend()
+    assert {"full, n = 10", "lora, n = 10"} <= {text.get_text() for text in legend.texts}
 
 
 def test_refinement_outcomes_report_the_fallback_rate(known):

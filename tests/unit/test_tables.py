@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from synthetic import results_of, spec_of, study, write_base, write_run
+from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
 from untaxed.figures import Inputs
 from untaxed.records import UserError, read_json, read_jsonl, write_json, write_jsonl
 from untaxed.statistics import Estimate
@@ -42,6 +42,28 @@ def test_main_results_hold_the_studys_numbers(known):
 def test_activation_lists_rising_numbers_of_samples(known):
     rows = TABLES["activation"](Inputs({"select": {"source": "direct", "benign": 0, "method": "dgr"}}, known))
     assert [row["n"] for row in rows if row["method"] == "dgr"] == [10, 100]
+
+
+def test_a_trainer_of_one_number_of_samples_says_nothing_of_activation(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    folders += [write_run(tmp_path / f"v{n}", spec_of("vanilla", "direct", n, 0), 0.5, 0.5) for n in (10, 100)]
+    gentle = spec_of("vanilla", "direct", 100, 0) | {"run": "gentle", "trainer_name": "gentle"}
+    folders.append(write_run(tmp_path / "gentle", gentle, 0.5, 0.5))
+    rows = TABLES["activation"](Inputs({}, results_of(folders, tmp_path)))
+    assert [(row["trainer"], row["n"]) for row in rows if row["method"] == "vanilla"] == [("full", 10), ("full", 100)]
+
+
+def test_main_results_tell_what_got_no_answer_and_the_shift_as_the_shift_table_does(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    folders += [write_run(tmp_path / f"v{s}", spec_of("vanilla", "direct", 10, s), 0.5, 0.5, shift=0.4 + 0.2 * s) for s in range(2)]
+    for benchmark in ("sums", "chains", "harm", "harmless"):
+        end_generations(folders[1], benchmark, truncated=0.1, empty=0.5)
+    results = results_of(folders, tmp_path)
+    base, vanilla = TABLES["main_results"](Inputs({}, results))
+    assert base["no answer"] == "0.0"
+    assert vanilla["no answer"].startswith("25.0 [")  # half of the answers of one of two runs
+    assert vanilla["cut off"].startswith("5.0 [")
+    assert vanilla["shift"] == TABLES["shift"](Inputs({}, results))[1]["shift"]
 
 
 def test_the_shift_table_sets_lengths_beside_shift_nll_and_kl(tmp_path):
@@ -99,6 +121,11 @@ def test_the_data_table_says_what_was_removed_against_what(known):
         ("jbb", 0, "–"),
         ("train", 10, "jbb, xstest"),
     ]
+
+
+def test_rows_of_a_taught_set_are_those_that_its_teacher_answered(known):
+    row, _ = TABLES["data"](Inputs({}, known, dataset_reports=[DATASETS[1], DATASETS[0] | {"taught": 60}]))[::-1]
+    assert (row["dataset"], row["rows"], row["asked"]) == ("train", 60, 90)
 
 
 def paths(folder):
