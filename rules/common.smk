@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from datetime import date
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
@@ -53,8 +54,9 @@ def train_launcher():
 
 def verdict_counts(wildcards, output):
     """What the report's first page and its list of results say of the claims, read when the report is made."""
+    judged = date.fromtimestamp(os.path.getmtime(output.verdicts)).isoformat()
     with open(output.verdicts) as file:
-        return {"claims": json.load(file)["counts"]}
+        return {"claims": json.load(file)["counts"], "judged": judged}
 
 
 def refuse(assets):

@@ -267,7 +267,21 @@ def _correlation(claim: Mapping[str, Any], results: Results, aliases: Mapping[st
         return found | {"reason": f"{len(points[0])} settings: a correlation needs {FEWEST_SETTINGS}"}
     rank = spearman(*points)
     found["spearman"] = None if rank is None else [rank.value, rank.low, rank.high]
+    names = [" ".join(str(results.runs[members[0]][key]) for key in ("recipe", "trainer", "n")) for members in settings]
+    found["caution"] = "; ".join(filter(None, [_caution(results, runs), _hangs_on(claim, points, names)]))
     return found | {"estimate": pearson(*points), "reason": f"one of {claim['x']} and {claim['y']} does not vary: no correlation"}
+
+
+def _hangs_on(claim: Mapping[str, Any], points: list[list[float]], names: list[str]) -> str:
+    """Which settings decide a correlation: without any one of them the verdict would be another. Empty where none does."""
+
+    def verdict(sides: list[list[float]]) -> str:
+        point = pearson(*sides)
+        return verdict_of(point, claim["direction"], claim.get("bound", 0.0))[0] if point else "inconclusive"
+
+    whole, rest = verdict(points), [[side[:place] + side[place + 1 :] for side in points] for place in range(len(names))]
+    others = {name: other for name, sides in zip(names, rest, strict=True) if (other := verdict(sides)) != whole}
+    return "; ".join(f"without {name} it would be {other}" for name, other in others.items())
 
 
 def _words(claim: Mapping[str, Any], side: str) -> str:

@@ -121,6 +121,19 @@ def test_matched_safety_compares_frontiers(known, flipped):
     assert judge_claim(claim, flipped, {})["verdict"] == "contradicted"
 
 
+def test_a_correlation_says_on_which_setting_it_hangs(tmp_path):
+    rates = [("full", 10, 0.8, 0.2), ("full", 20, 0.9, 0.3), ("full", 30, 0.8, 0.35), ("full", 40, 0.9, 0.25), ("full", 50, 0.2, 0.9)]
+    folders = [write_base(tmp_path / "b")]
+    for _, n, accuracy, shift in rates:
+        folders += [write_run(tmp_path / f"{n}-{s}", spec_of("vanilla", "direct", n, s), accuracy, 0.5, shift=shift) for s in range(2)]
+    claim = GAIN | {"test": "correlation", "x": "shift", "y": "safety_tax", "where": {}}
+    record = judge_claim(claim, results_of(folders, tmp_path), {})
+    assert record["verdict"] == "supported"
+    assert record["reason"].endswith(
+        "few seeds (2): the true interval is wider; without direct-vanilla-b0 full 50 it would be inconclusive"
+    )
+
+
 def test_a_correlation_is_over_settings_not_seeds(known):
     claim = GAIN | {"test": "correlation", "x": "shift", "y": "safety_tax", "where": {}}
     record = judge_claim(claim, known, {})

@@ -122,6 +122,13 @@ def test_a_study_runs_writes_its_report_and_says_where_the_results_are(house):
     assert not (house / ".snakemake/untaxed.json").exists()
 
 
+def test_a_target_runs_without_a_report(house):
+    code, said = run(house, "smoke", "results/smoke/a.txt")
+    assert code == 0, said
+    assert "./untaxed smoke does the rest after results/smoke/a.txt and writes the report" in said
+    assert not (house / "results/smoke/report.html").exists()
+
+
 def test_a_failed_job_is_shown_with_its_log_and_gives_snakemakes_exit_code(house):
     code, said = run(house, "smoke", "--config", "behaviour=fail")
     assert code == 1
