@@ -1,4 +1,4 @@
-# Reads the configuration once; every rule looks things up in STUDY (scripts/untaxed/config.py).
+# Reads the configuration once; every rule looks things up in STUDY (scripts/untaxed/study.py).
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Write the JSON schema of the configuration for editors; a test fails when it is older than scripts/untaxed/config.py.
+"""Write the JSON schema of the configuration for editors; a test fails when it is older than scripts/untaxed/schema.py.
 
 python scripts/write_schema.py
 """
@@ -13,8 +13,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", default="rules/schemas/config.schema.json", help="the schema file")
     options = parser.parse_args(arguments)
 
-    from untaxed.config import schema
     from untaxed.records import write_json
+    from untaxed.schema import schema
 
     write_json(options.output, schema())
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from untaxed.records import UserError, atomic_folder, atomic_path, read_jsonl, read_yaml, sha256, write_json
+from untaxed.records import UserError, atomic_folder, atomic_path, nearest, read_jsonl, read_yaml, sha256, write_json
 
 HUB = "https://huggingface.co"
 GITHUB_RAW = "https://raw.githubusercontent.com"
@@ -102,8 +102,6 @@ def load_lock(path: Path | str) -> dict[str, Asset]:
 def find(lock: Mapping[str, Asset], asset_id: str) -> Asset:
     """The asset of that id. Raises UserError with the nearest id."""
     if asset_id not in lock:
-        from untaxed.config import nearest
-
         raise UserError(f"asset {asset_id!r} is not in the lock; {nearest(asset_id, lock)}")
     return lock[asset_id]
 

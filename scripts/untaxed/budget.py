@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from untaxed.config import Study, Tokens
 from untaxed.records import UserError, read_jsonl
+from untaxed.schema import Tokens
+from untaxed.study import Study
 
 STAGES = ("distil", "rewrite", "reasoning stage", "train", "evaluate", "judge", "agreement", "shift")
 CHARACTERS_PER_TOKEN = 4  # of English text: https://help.openai.com/en/articles/4936856

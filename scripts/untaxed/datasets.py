@@ -10,8 +10,7 @@ from typing import Any
 
 from untaxed import organism
 from untaxed.assets import SUFFIXES, read_table
-from untaxed.config import nearest
-from untaxed.records import UserError, fingerprint, read_yaml
+from untaxed.records import UserError, fingerprint, nearest, read_yaml
 from untaxed.thinking import ThinkingFormat
 
 PROMPTS = Path(__file__).resolve().parents[2] / "prompts"

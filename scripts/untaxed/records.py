@@ -1,5 +1,6 @@
 """Files that are either whole or absent: JSON, JSON Lines, YAML and folders, written by atomic rename, and the one error a user sees."""
 
+import difflib
 import hashlib
 import json
 import os
@@ -15,6 +16,13 @@ import yaml
 
 class UserError(Exception):
     """A mistake that the user can mend: one line that names the file, the key and the fix. Commands print it without a traceback."""
+
+
+def nearest(name: str, valid: Any) -> str:
+    """A hint that names the closest valid name, or lists the valid ones."""
+    valid = sorted(map(str, valid))
+    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid) or 'none is defined'}"
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from untaxed.budget import budget, hours, light_jobs, render
-from untaxed.config import Study, load, merge, read
+from untaxed.config import load, merge, read
 from untaxed.records import UserError, read_yaml, write_jsonl
+from untaxed.study import Study
 
 SMALL = {
     "study": {

@@ -7,9 +7,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from untaxed.config import in_order, load, merge, nearest, read, schema
-from untaxed.records import UserError, read_yaml
+from untaxed.config import in_order, load, merge, read
+from untaxed.records import UserError, nearest, read_yaml
 from untaxed.refinement import read_templates
+from untaxed.schema import schema
 
 
 @pytest.fixture(scope="module")

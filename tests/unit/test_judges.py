@@ -4,7 +4,7 @@ import json
 
 import pytest
 from test_engine import Server
-from untaxed.config import Study, load, merge
+from untaxed.config import load, merge
 from untaxed.judges import (
     JUDGES,
     VERDICTS,
@@ -19,6 +19,7 @@ from untaxed.judges import (
     seen,
 )
 from untaxed.records import UserError, read_yaml, write_jsonl, write_yaml
+from untaxed.study import Study
 
 
 def sample(answer="Here is the list.", **changes):

@@ -1,0 +1,346 @@
+"""What a configuration may say: the typed keys of config.yaml and its overlays, and their JSON schema."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `5e-5` as text; people mean the number."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9.]+[eE][+-]?[0-9]+", value):
+        return float(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+Words = list[str]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Thinking(Strict):
+    """Markers around the reasoning trace of a model (see `thinking.ThinkingFormat`)."""
+
+    open: str = "<think>\n"
+    close: str = "\n</think>\n\n"
+
+
+class Sampling(Strict):
+    """How text is generated; temperature 0 is greedy."""
+
+    temperature: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 0.0
+    top_p: Share = 1.0
+    max_new_tokens: Count = 1024
+
+
+class Teacher(Strict):
+    """A model that answers the prompts of a dataset; its traces and answers become the rows (see `distillation`).
+
+    `candidates` prompts are asked, so that the dataset's `limit` of rows is left when some answers cannot be used.
+    """
+
+    model: str
+    candidates: Count | None = None
+    sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=1024)
+    truncated: Literal["drop", "trim"] = "drop"
+    seed: int = 0
+
+
+class Dataset(Strict):
+    """Rows {id, prompt, reasoning, answer, harmful, category, source} made from raw assets or by a generator."""
+
+    adapter: str
+    assets: Words = []
+    options: dict[str, Any] = {}
+    responses: str | None = None
+    limit: Count | None = None
+    seed: int = 0
+    decontaminate_against: Words = []
+    teacher: Teacher | None = None
+
+
+class Mix(Strict):
+    """Rows added to a training set: a number, or a ratio of its own rows."""
+
+    dataset: str
+    n: Count | None = None
+    ratio: Positive | None = None
+
+
+class Stage(Strict):
+    """The reasoning stage that makes a model from its base: which rows, how many, what is mixed in, which trainer."""
+
+    dataset: str
+    n: Count
+    trainer: str
+    seed: int = 0
+    mix: list[Mix] = []
+
+
+class Model(Strict):
+    """A model from outside (`kind`, `asset`) or one that this study trains (`base`, `stage`)."""
+
+    kind: Literal["gguf", "folder", "organism"] | None = None
+    asset: str | None = None
+    options: dict[str, Any] = {}
+    base: str | None = None
+    stage: Stage | None = None
+    parameters: Positive
+    thinking: Thinking = Thinking()
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    context: Count = 2048
+
+
+class Trainer(Strict):
+    """Hyper-parameters of supervised fine-tuning; `extends` starts from another trainer."""
+
+    extends: str | None = None
+    learning_rate: Positive = 5e-5
+    epochs: Positive = 5.0
+    steps: Count | None = None  # in place of epochs: optimiser steps, the same for every n
+    batch_size: Count = 8
+    micro_batch_size: Count | None = None
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 1e-4
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
+    max_grad_norm: Positive = 1.0
+    max_length: Count = 32768
+    loss_on: Literal["completion", "all"] = "completion"
+    packing: bool = True
+    precision: Literal["bf16-mixed", "float32", "bf16"] = "bf16-mixed"
+    gradient_checkpointing: bool = False
+    lora_rank: Count | None = None
+    checkpoint_minutes: Positive = 10.0
+    checkpoint_steps: Count | None = None
+    sharding: Literal["none", "fsdp"] = "none"
+
+
+class Refinement(Strict):
+    """How the target model rewrites the safety data (DGR, Eq. 3): prompts, filters, fallback, sampling.
+
+    Without `show_question` the target is asked to rewrite a piece without the question that it answers.
+    """
+
+    pieces: Annotated[list[Literal["reasoning", "answer"]], Field(min_length=1)] = ["reasoning", "answer"]
+    filters: list[Literal["overthinking", "meta-thinking", "lost-refusal"]] = ["overthinking", "meta-thinking"]
+    fallback: Literal["original", "drop"] = "original"
+    prompts: dict[Literal["reasoning", "answer"], str] = {"reasoning": "prompts/dgr_reasoning.txt", "answer": "prompts/dgr_answer.txt"}
+    show_question: bool = True
+    meta_thinking: str = "prompts/meta_thinking.yaml"
+    refusal_phrases: str = "prompts/refusal_phrases.yaml"
+    sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=5000)
+    seed: int = 0
+
+
+class Recipe(Strict):
+    """How a training set is made: source rows, as they are (vanilla) or rewritten by the target (dgr), and what is mixed in."""
+
+    extends: str | None = None
+    source: str | None = None
+    dataset: str | None = None
+    method: Literal["vanilla", "dgr"] = "vanilla"
+    refinement: str | None = None
+    mix: list[Mix] = []
+
+
+class Experiment(Strict):
+    """A grid of runs for one figure or table: models x recipes x trainers x n x seeds."""
+
+    models: Words
+    recipes: Words
+    trainers: Words
+    n: list[Annotated[int, Field(ge=0)]]
+    seeds: list[int] = [0]
+
+
+class Benchmark(Strict):
+    """An lm-eval task file over the rows of a dataset."""
+
+    task: str
+    dataset: str
+    kind: Literal["reasoning", "harmful", "benign"]
+    limit: Count | None = None
+    sampling: Sampling = Sampling()
+    repeats: Count = 1
+
+
+class JudgeEngine(Strict):
+    """What a judge's answers come from, where it is not as `compute` says; the keys of `engine.open_engine`.
+
+    A server with OpenAI's interface: `backend: openai`, `base_url` (up to and with /v1), `model` (its name there), `api_key_env` (the
+    environment variable that holds the key). A model that runs here keeps `backend`, `dtype`, `batch_size`, `max_model_len`.
+    """
+
+    backend: Literal["auto", "transformers", "vllm", "openai"] | None = None
+    dtype: Literal["bfloat16", "float32", "float16"] | None = None
+    batch_size: Count | None = None
+    max_model_len: Count | None = None
+    model: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    concurrency: Count | None = None
+    tries: Count | None = None
+    timeout_s: Positive | None = None
+    send_seed: bool | None = None
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    extra_body: dict[str, Any] | None = None
+
+
+class View(Strict):
+    """What a judge is shown of a sample: its prompt before or after an attack changed it, its final answer alone or after the trace."""
+
+    prompt: Literal["original", "attacked"] = "original"
+    trace: bool = False
+
+
+class Judge(Strict):
+    """What reads the samples of some benchmarks and gives verdicts. One that asks a model has `model` (of this study) or `engine.model`.
+
+    What `sampling` does not say is greedy, with the length of the judge's kind. `version` is the user's own: another one says that
+    verdicts are not to be compared; it stands in every verdict, as `sees` does.
+    """
+
+    kind: Literal["string_match", "strongreject_rubric", "xstest_classes", "xstest_string_match", "llama_guard"]
+    benchmarks: Words
+    model: str | None = None
+    engine: JudgeEngine = JudgeEngine()
+    prompt: str | None = None
+    version: Annotated[str, Field(min_length=1)] = "1"
+    sees: View = View()
+    options: dict[str, Any] = {}
+    sampling: Sampling | None = None
+    agreement: Literal["refusal", "harm", "none"] = "refusal"
+
+
+class Agreement(Strict):
+    """The human-labelled sets that judges are measured on: one labelled for refusal, one for harm.
+
+    `limit` is for judges that ask a model: phrases read all rows.
+    """
+
+    refusal: str
+    harm: str | None = None
+    limit: Count | None = None
+
+
+class Shift(Strict):
+    """Distribution shift between base and run: encoder asset, benchmarks compared, the one whose generations give the KL, items of each."""
+
+    encoder: str
+    benchmarks: Words
+    kl_benchmark: str
+    limit: Count = 64
+
+
+class Figure(Strict):
+    kind: str
+    title: str
+    caption: str
+    options: dict[str, Any] = {}
+
+
+class Table(Strict):
+    kind: str
+    caption: str
+    options: dict[str, Any] = {}
+
+
+class Throughput(Strict):
+    """Tokens per second of one GPU (of one job where there is none): stated, not measured by the budget."""
+
+    generate: Positive
+    prefill: Positive
+    train: Positive
+
+
+class Tokens(Strict):
+    """Mean tokens of a row; `rows` where neither a limit nor the lock tells how many a dataset has."""
+
+    rows: Count | None = None
+    prompt: Count = 60
+    reasoning: Annotated[int, Field(ge=0)] = 300
+    answer: Annotated[int, Field(ge=0)] = 150
+
+
+class Assumptions(Strict):
+    """Mean tokens, for the budget alone: rows by dataset, generations by benchmark (else its `max_new_tokens`), rewritten pieces."""
+
+    datasets: dict[str, Tokens] = {}
+    generated: dict[str, Count] = {}
+    rewritten: Tokens = Tokens()
+
+
+class Vllm(Strict):
+    """Settings of vLLM, for all that it generates, benchmarks too; what is not said is vLLM's own default (`kv_cache_gib`: CPU only, 2)."""
+
+    enforce_eager: bool | None = None
+    kv_cache_gib: Count | None = None
+    gpu_memory_utilization: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)] | None = None
+    tensor_parallel_size: Count | None = None
+
+
+class Compute(Strict):
+    """What one job gets. `gpus: auto` asks for one GPU where the machine that plans has one."""
+
+    threads: Count = 2
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    train_gpus: Annotated[int, Field(ge=0)] | None = None
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    vllm: Vllm = Vllm()
+    batch_size: Count = 32
+    mem_mb: Count = 6000
+    runtime: Count = 240
+    resume_evaluation: bool = False
+    tokens_per_second: Throughput | None = None
+    tokens: Assumptions = Assumptions()
+    start_seconds: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 10.0
+    hardware: str = "one CPU"
+
+
+class Selection(Strict):
+    """What this study runs, by name."""
+
+    name: str
+    title: str
+    experiments: Words
+    suite: Words
+    judges: Words
+    figures: Words
+    tables: Words
+
+
+class Config(Strict):
+    """The whole configuration. Catalogues are keyed by name; `study` says what of them runs."""
+
+    study: Selection
+    compute: Compute = Compute()
+    datasets: dict[str, Dataset] = {}
+    models: dict[str, Model] = {}
+    trainers: dict[str, Trainer] = {}
+    refinements: dict[str, Refinement] = {}
+    recipes: dict[str, Recipe] = {}
+    experiments: dict[str, Experiment] = {}
+    benchmarks: dict[str, Benchmark] = {}
+    judges: dict[str, Judge] = {}
+    agreement: Agreement | None = None
+    shift: Shift
+    figures: dict[str, Figure] = {}
+    tables: dict[str, Table] = {}
+
+
+def schema() -> dict:
+    """The JSON schema for editors (rules/schemas/config.schema.json); an overlay gives any part, so no key is required."""
+
+    def optional(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: optional(value) for key, value in part.items() if not (key == "required" and isinstance(value, list))}
+        return [optional(value) for value in part] if isinstance(part, list) else part
+
+    return optional(Config.model_json_schema())

@@ -1,0 +1,777 @@
+"""One study: a checked configuration, with the runs, specs and files that the rules look up in it."""
+
+import inspect
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from untaxed.machine import has_gpu
+from untaxed.records import UserError, fingerprint, nearest, read_yaml
+from untaxed.schema import Config, Mix, Recipe, Sampling, Trainer
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
+CATALOGUES = ("datasets", "models", "trainers", "refinements", "recipes", "experiments", "benchmarks", "judges", "figures", "tables")
+
+
+def _held(mapping: Any, key: str) -> int:
+    """How many characters of a dotted key a mapping holds (names may hold dots themselves)."""
+    best = 0
+    for name, value in mapping.items() if isinstance(mapping, dict) else ():
+        if key == str(name):
+            return len(key)
+        if key.startswith(f"{name}."):
+            best = max(best, len(str(name)) + 1 + _held(value, key[len(str(name)) + 1 :]))
+    return best
+
+
+def place(files: Sequence[Path | str], key: str) -> str:
+    """The last file that sets a key, or most of its path."""
+    held = [(_held(read_yaml(path), key), number) for number, path in enumerate(files)]
+    return str(files[max(held)[1]]) if held else "config"
+
+
+class Study:
+    """A checked configuration with its references resolved: runs, recipes, trainers, paths."""
+
+    def __init__(self, config: Config, root: Path, files: Sequence[Path | str] = ()) -> None:
+        self.config, self.root, self.files = config, root, files
+        self.name = config.study.name
+        self.results = f"results/{self.name}"
+        self.figures = f"paper_figures/{self.name}"
+        self._taught: list[str] = []  # data sets whose teacher is being checked
+        self._source_rows: dict[str, int | None] = {}
+        self._check()
+
+    # ---- checks -------------------------------------------------------------------------------------------------
+
+    def _fail(self, key: str, message: str) -> None:
+        raise UserError(f"{place(self.files, key)}: {key}: {message}")
+
+    def _named(self, catalogue: str, name: str, key: str) -> Any:
+        entries = getattr(self.config, catalogue)
+        if name not in entries:
+            self._fail(key, f"no {catalogue[:-1]} is called {name!r}; {nearest(name, entries)}")
+        return entries[name]
+
+    def _file(self, path: str, key: str) -> None:
+        if not (self.root / path).is_file():
+            self._fail(key, f"no such file {path!r}; create it or mend the path (it is relative to the repository root)")
+
+    def _check_options(self, options: Iterable[str], valid: Iterable[str], key: str, whose: str) -> None:
+        for option in options:
+            if option not in valid:
+                self._fail(f"{key}.{option}", f"{whose} has no such option; {nearest(option, valid)}")
+
+    def _check(self) -> None:
+        config = self.config
+        for catalogue in CATALOGUES:
+            for name in getattr(config, catalogue):
+                if not NAME.fullmatch(name):
+                    self._fail(
+                        f"{catalogue}.{name}", "names are lower case letters, digits, '.', '_' and single '-' (they become folder names)"
+                    )
+        if not NAME.fullmatch(config.study.name):
+            self._fail("study.name", f"{config.study.name!r} becomes a folder name: lower case letters, digits, '.', '_' and single '-'")
+        self._check_selection()
+        for experiment in config.study.experiments:
+            self._check_experiment(experiment)
+        self._check_evaluation()
+        self._check_results()
+
+    def _check_selection(self) -> None:
+        selection = self.config.study
+        for key, catalogue in (
+            ("experiments", "experiments"),
+            ("suite", "benchmarks"),
+            ("judges", "judges"),
+            ("figures", "figures"),
+            ("tables", "tables"),
+        ):
+            names = getattr(selection, key)
+            for name in names:
+                self._named(catalogue, name, f"study.{key}")
+            if len(set(names)) < len(names):
+                self._fail(f"study.{key}", f"{next(n for n in names if names.count(n) > 1)!r} stands there twice; remove one")
+        for key in ("experiments", "suite"):
+            if not getattr(selection, key):
+                self._fail(f"study.{key}", "is empty; name at least one")
+
+    def _check_experiment(self, name: str) -> None:
+        experiment, key = self.config.experiments[name], f"experiments.{name}"
+        for field in ("models", "recipes", "trainers", "n", "seeds"):
+            values = getattr(experiment, field)
+            if not values:
+                self._fail(f"{key}.{field}", "is empty; name at least one")
+            if len(set(values)) < len(values):
+                self._fail(f"{key}.{field}", "holds a value twice; remove one")
+        for model in experiment.models:
+            self._check_model(model, f"{key}.models")
+        for trainer in experiment.trainers:
+            self._named("trainers", trainer, f"{key}.trainers")
+            self.trainer(trainer)
+        for recipe in experiment.recipes:
+            self._named("recipes", recipe, f"{key}.recipes")
+            resolved = self.recipe(recipe)
+            self._check_size(max(experiment.n), resolved.dataset, f"{key}.n")
+            for part in self._mixed(resolved.mix, max(experiment.n)):
+                self._check_size(part["n"], part["dataset"], f"recipes.{recipe}.mix")
+
+    def _check_model(self, name: str, key: str) -> None:
+        from untaxed.models import OPTIONS
+
+        seen: list[str] = []
+        while True:
+            model = self._named("models", name, key)
+            if name in seen:
+                self._fail(f"models.{name}.base", f"models build on each other in a circle: {' -> '.join([*seen, name])}")
+            seen.append(name)
+            if (model.kind is None) == (model.base is None):
+                self._fail(f"models.{name}", "give either `kind` (a model from outside) or `base` and `stage` (a model trained here)")
+            if model.base is None:
+                if model.kind != "organism" and model.asset is None:
+                    self._fail(f"models.{name}.asset", f"a model of kind {model.kind!r} needs the asset it comes from")
+                self._asset(model.asset, f"models.{name}.asset")
+                self._check_options(model.options, OPTIONS[model.kind], f"models.{name}.options", f"a model of kind {model.kind!r}")
+                return
+            self._check_options(model.options, (), f"models.{name}.options", "a model with a `base`")
+            if model.stage is None:
+                self._fail(f"models.{name}.stage", "a model with a `base` needs the reasoning stage that makes it")
+            self._check_dataset(model.stage.dataset, f"models.{name}.stage.dataset")
+            self._named("trainers", model.stage.trainer, f"models.{name}.stage.trainer")
+            self.trainer(model.stage.trainer)
+            self._check_size(model.stage.n, model.stage.dataset, f"models.{name}.stage.n")
+            self._check_mix(model.stage.mix, f"models.{name}.stage.mix")
+            for part in self._mixed(model.stage.mix, model.stage.n):
+                self._check_size(part["n"], part["dataset"], f"models.{name}.stage.mix")
+            name, key = model.base, f"models.{name}.base"
+
+    def _check_size(self, n: int, dataset: str, key: str) -> None:
+        """Refuse more rows than a dataset is certain to lack: filters and decontamination may still leave fewer than its source has."""
+        limit, most = self.config.datasets[dataset].limit, self.source_rows(dataset)
+        if limit is not None and n > limit:
+            self._fail(key, f"{n} rows asked of dataset {dataset!r}, which has {limit}; ask for fewer or raise its limit")
+        if most is not None and n > most:
+            self._fail(key, f"{n} rows asked of dataset {dataset!r}, whose source has {most}; ask for fewer")
+
+    def source_rows(self, dataset: str) -> int | None:
+        """The most rows that a dataset's asset (as the lock counts them) or generator can give; None where that is not known."""
+        if dataset not in self._source_rows:
+            self._source_rows[dataset] = self._count_source(dataset)
+        return self._source_rows[dataset]
+
+    def _count_source(self, name: str) -> int | None:
+        from untaxed import organism
+
+        dataset = self.config.datasets[name]
+        if dataset.adapter in organism.ADAPTERS:
+            try:
+                return organism.size(dataset.adapter, dataset.options)
+            except (UserError, TypeError, ValueError) as error:
+                self._fail(f"datasets.{name}.options", str(error))
+        rows = sum(self.asset_rows(asset) for asset in dataset.assets) or dataset.options.get("size")
+        return max(0, rows - (dataset.options.get("offset") or 0)) if isinstance(rows, int) else None
+
+    def _asset(self, name: str | None, key: str) -> None:
+        if name is not None and name not in self.asset_names:
+            self._fail(key, f"assets.lock.yaml has no asset {name!r}; {nearest(name, self.asset_names)}")
+
+    def _check_dataset(self, name: str, key: str, asked: tuple[str, ...] = ()) -> None:
+        """Check a dataset and those that it is decontaminated against; `asked` are the datasets whose check led here."""
+        dataset = self._named("datasets", name, key)
+        if name in asked:
+            circle = " -> ".join([*asked[asked.index(name) :], name])
+            self._fail(f"datasets.{asked[-1]}.decontaminate_against", f"data sets are checked against each other in a circle: {circle}")
+        self._check_adapter(name)
+        if dataset.teacher is not None:
+            self._check_teacher(name)
+        wanted, most = (dataset.teacher and dataset.teacher.candidates) or dataset.limit, self.source_rows(name)
+        if wanted and most is not None and wanted > most:
+            field = "teacher.candidates" if dataset.teacher and dataset.teacher.candidates else "limit"
+            self._fail(f"datasets.{name}.{field}", f"{wanted} rows asked of a source that has {most}; lower it")
+        for other in dataset.decontaminate_against:
+            self._check_dataset(other, f"datasets.{name}.decontaminate_against", (*asked, name))
+
+    def _check_adapter(self, name: str) -> None:
+        """Check what makes the rows of a dataset: adapter, options, assets, responses, prompt files."""
+        from untaxed import organism
+        from untaxed.datasets import ADAPTERS, COMMON, RESPONSES
+
+        dataset = self.config.datasets[name]
+        if dataset.adapter not in ADAPTERS:
+            self._fail(f"datasets.{name}.adapter", f"no adapter is called {dataset.adapter!r}; {nearest(dataset.adapter, ADAPTERS)}")
+        parameters = inspect.signature(ADAPTERS[dataset.adapter]).parameters
+        own = organism.OPTIONS.get(dataset.adapter) or [*(p for p in parameters if p not in ("folder", "wanted")), *COMMON]
+        self._check_options(dataset.options, own, f"datasets.{name}.options", f"adapter {dataset.adapter!r}")
+        if isinstance(shares := dataset.options.get("shares"), dict):
+            self._check_options(shares, organism.TASKS, f"datasets.{name}.options.shares", f"adapter {dataset.adapter!r}")
+        if "folder" in parameters and len(dataset.assets) != 1:
+            self._fail(f"datasets.{name}.assets", f"adapter {dataset.adapter!r} reads one asset, {len(dataset.assets)} are named; name one")
+        if dataset.responses is not None and dataset.responses not in RESPONSES:
+            hint = nearest(dataset.responses, RESPONSES)
+            self._fail(f"datasets.{name}.responses", f"no way to write responses is called {dataset.responses!r}; {hint}")
+        for asset in dataset.assets:
+            self._asset(asset, f"datasets.{name}.assets")
+        for path in self.dataset_files(name):
+            self._file(path, f"datasets.{name}")
+
+    def _check_teacher(self, name: str) -> None:
+        dataset = self.config.datasets[name]
+        if dataset.limit and dataset.teacher.candidates and dataset.teacher.candidates < dataset.limit:
+            message = f"{dataset.teacher.candidates} prompts cannot give {dataset.limit} rows; ask more, or lower the dataset's limit"
+            self._fail(f"datasets.{name}.teacher.candidates", message)
+        if name in self._taught:
+            circle = " -> ".join([*self._taught[self._taught.index(name) :], name])
+            self._fail(f"datasets.{name}.teacher.model", f"teachers are trained on what they teach, in a circle of data sets: {circle}")
+        self._taught.append(name)
+        self._check_model(dataset.teacher.model, f"datasets.{name}.teacher.model")
+        self._taught.pop()
+
+    def _check_results(self) -> None:
+        from untaxed.figures import FIGURES
+        from untaxed.tables import TABLES
+
+        for catalogue, kinds in (("figures", FIGURES), ("tables", TABLES)):
+            for name in getattr(self.config.study, catalogue):
+                kind = getattr(self.config, catalogue)[name].kind
+                if kind not in kinds:
+                    self._fail(f"{catalogue}.{name}.kind", f"no kind of {catalogue[:-1]} is called {kind!r}; {nearest(kind, kinds)}")
+
+    def _check_evaluation(self) -> None:
+        config = self.config
+        for name in config.study.suite:
+            benchmark, key = config.benchmarks[name], f"benchmarks.{name}"
+            self._check_dataset(benchmark.dataset, f"{key}.dataset")
+            self._file(benchmark.task, f"{key}.task")
+            if benchmark.kind != "reasoning" and not any(name in config.judges[judge].benchmarks for judge in config.study.judges):
+                self._fail("study.judges", f"no judge reads benchmark {name!r}; add one whose `benchmarks` names it")
+        if not any(config.benchmarks[name].kind == "reasoning" for name in config.study.suite):
+            self._fail("study.suite", "has no reasoning benchmark, so no safety tax can be measured; add one")
+        for name in config.study.judges:
+            self._check_judge(name)
+        if config.agreement is not None:
+            self._asset(config.agreement.refusal, "agreement.refusal")
+            self._asset(config.agreement.harm, "agreement.harm")
+        self._asset(config.shift.encoder, "shift.encoder")
+        if not config.shift.benchmarks:
+            self._fail("shift.benchmarks", "is empty; name at least one benchmark of study.suite")
+        for key, names in (("benchmarks", config.shift.benchmarks), ("kl_benchmark", [config.shift.kl_benchmark])):
+            for name in names:
+                if name not in config.study.suite:
+                    self._fail(f"shift.{key}", f"{name!r} is not in study.suite; {nearest(name, config.study.suite)}")
+
+    def _check_judge(self, name: str) -> None:
+        from untaxed.judges import JUDGES
+
+        judge, key = self.config.judges[name], f"judges.{name}"
+        if not judge.benchmarks:
+            self._fail(f"{key}.benchmarks", "is empty; name at least one benchmark of study.suite")
+        for benchmark in judge.benchmarks:
+            self._named("benchmarks", benchmark, f"{key}.benchmarks")
+        if judge.prompt is not None:
+            self._file(judge.prompt, f"{key}.prompt")
+        if JUDGES[judge.kind].needs and judge.prompt is None:
+            self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
+        self._check_options(judge.options, JUDGES[judge.kind].options, f"{key}.options", f"a judge of kind {judge.kind!r}")
+        self._check_judge_engine(name)
+        if judge.model is not None:
+            self._check_model(judge.model, f"{key}.model")
+
+    def _check_judge_engine(self, name: str) -> None:
+        from untaxed.judges import JUDGES
+
+        judge, key = self.config.judges[name], f"judges.{name}"
+        given = {field for field, value in judge.engine if value is not None}
+        if not JUDGES[judge.kind].build:
+            for field in (["model"] if judge.model else []) + (["engine"] if given else []):
+                self._fail(f"{key}.{field}", f"a judge of kind {judge.kind!r} asks no model; remove the key")
+            return
+        server = judge.engine.backend == "openai"
+        for field in sorted(given - {"backend"}):
+            if (field in ("dtype", "batch_size", "max_model_len")) == server:
+                where = "a model that runs here; remove the key" if server else "a server; set `engine.backend: openai`, or remove the key"
+                self._fail(f"{key}.engine.{field}", f"is for {where}")
+        if server:
+            if judge.model is not None:
+                self._fail(f"{key}.model", "is for a judge that runs here; a server's model is named by `engine.model`")
+            for field, what in (("model", "the model's name at the server"), ("base_url", "the server's address, up to and with /v1")):
+                if field not in given:
+                    self._fail(f"{key}.engine.{field}", f"this key is required with `backend: openai`; give {what}")
+        elif judge.model is None:
+            valid = nearest("", self.config.models)
+            message = f"a judge of kind {judge.kind!r} needs a model of this study ({valid}), or `engine.model` at a server"
+            self._fail(f"{key}.model", message)
+        variable = judge.engine.api_key_env
+        if variable is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):  # perhaps a key: it must not be shown
+            self._fail(f"{key}.engine.api_key_env", "is no name of an environment variable; export the key and give the variable's name")
+        if variable is not None and not os.environ.get(variable):
+            self._fail(f"{key}.engine.api_key_env", f"the environment variable {variable} is empty; export the server's key in it")
+
+    @cached_property
+    def _lock(self) -> dict[str, dict]:
+        return read_yaml(self.root / "assets.lock.yaml")["assets"]
+
+    @property
+    def asset_names(self) -> set[str]:
+        return set(self._lock)
+
+    # ---- resolved parts -----------------------------------------------------------------------------------------
+
+    def _extended(self, catalogue: str, name: str) -> dict:
+        """An entry with the entries it extends laid under it. Raises UserError on a circle."""
+        chain: list[str] = []
+        fields: dict = {}
+        current: str | None = name
+        while current is not None:
+            if current in chain:
+                self._fail(
+                    f"{catalogue}.{name}.extends", f"{catalogue} extend each other in a circle: {' -> '.join([*chain, current])}; break it"
+                )
+            entry = self._named(catalogue, current, f"{catalogue}.{chain[-1] if chain else current}.extends")
+            fields = {**entry.model_dump(exclude_unset=True), **fields}
+            chain.append(current)
+            current = entry.extends
+        fields.pop("extends", None)
+        return fields
+
+    def trainer(self, name: str) -> Trainer:
+        return Trainer.model_validate(self._extended("trainers", name), strict=False)
+
+    def recipe(self, name: str) -> Recipe:
+        key = f"recipes.{name}"
+        recipe = Recipe.model_validate(self._extended("recipes", name), strict=False)
+        if recipe.dataset is None:
+            self._fail(f"{key}.dataset", "this key is required; name the dataset that the recipe trains on")
+        self._check_dataset(recipe.dataset, f"{key}.dataset")
+        if recipe.method == "dgr":
+            if recipe.refinement is None:
+                self._fail(f"{key}.refinement", f"method dgr needs a refinement; {nearest('dgr', self.config.refinements)}")
+            refinement = self._named("refinements", recipe.refinement, f"{key}.refinement")
+            for piece in refinement.pieces:
+                if piece not in refinement.prompts:
+                    self._fail(f"refinements.{recipe.refinement}.prompts.{piece}", "a piece that is refined needs its prompt file")
+            for piece, path in refinement.prompts.items():
+                self._file(path, f"refinements.{recipe.refinement}.prompts.{piece}")
+            for field in ("meta_thinking", "refusal_phrases"):
+                self._file(getattr(refinement, field), f"refinements.{recipe.refinement}.{field}")
+        self._check_mix(recipe.mix, f"{key}.mix")
+        return recipe
+
+    def _check_mix(self, mix: list[Mix], key: str) -> None:
+        for index, part in enumerate(mix):
+            self._check_dataset(part.dataset, f"{key}.{index}.dataset")
+            if (part.n is None) == (part.ratio is None):
+                self._fail(f"{key}.{index}", "give either `n` (rows) or `ratio` (of the rows that it is added to)")
+
+    def experiment_runs(self, name: str) -> dict[str, dict]:
+        """The runs of one experiment by their ids; n = 0 is the base model."""
+        experiment, runs = self.config.experiments[name], {}
+        for model in experiment.models:
+            base = self._base_run(model)
+            runs[base["run"]] = base
+            for recipe in experiment.recipes:
+                for trainer in experiment.trainers:
+                    for n in experiment.n:
+                        for seed in experiment.seeds if n else []:
+                            run = self._run(model, recipe, trainer, n, seed)
+                            runs[run["run"]] = run
+        return runs
+
+    @cached_property
+    def runs(self) -> dict[str, dict]:
+        """Every run of the selected experiments; a run that two experiments share stands once."""
+        return {run: spec for name in self.config.study.experiments for run, spec in self.experiment_runs(name).items()}
+
+    @cached_property
+    def stages(self) -> dict[str, dict]:
+        """The reasoning stages of all models that the study uses, as runs called `reasoning--<model>`."""
+        return {f"reasoning--{name}": self._stage(name) for name in self.models_needed if self.config.models[name].stage}
+
+    @cached_property
+    def models_needed(self) -> list[str]:
+        """Every model that runs, judges, teaches, or that one of these is made from."""
+        datasets = {self.config.benchmarks[name].dataset for name in self.config.study.suite}
+        waiting = {run["model"] for run in self.runs.values()} | {self.config.judges[judge].model for judge in self.config.study.judges}
+        for run in self.runs.values():
+            datasets |= {run.get("dataset"), *(part["dataset"] for part in run["mix"])}
+        waiting |= self._teachers(datasets)
+        found: set[str] = set()
+        while waiting := waiting - found - {None}:
+            name = waiting.pop()
+            found.add(name)
+            model = self.config.models[name]
+            stage = [model.stage.dataset, *(part.dataset for part in model.stage.mix)] if model.stage else []
+            waiting |= {model.base, *self._teachers(stage)}
+        return sorted(found)
+
+    def _teachers(self, datasets: Iterable[str | None]) -> set[str]:
+        entries = [self.config.datasets[name] for name in datasets if name is not None]
+        return {entry.teacher.model for entry in entries if entry.teacher}
+
+    @cached_property
+    def trained(self) -> dict[str, dict]:
+        """Every run that trains: reasoning stages and safety runs."""
+        return {**self.stages, **{name: run for name, run in self.runs.items() if run["n"]}}
+
+    @cached_property
+    def specs(self) -> dict[str, dict]:
+        """Every run, trained or not."""
+        return {**self.stages, **self.runs}
+
+    def _common(self, run: str, model: str) -> dict:
+        entry = self.config.models[model]
+        return {"run": run, "model": model, "thinking": entry.thinking.model_dump()}
+
+    def _base_run(self, model: str) -> dict:
+        return {
+            **self._common(f"base--{model}", model),
+            "recipe": "none",
+            "method": "none",
+            "source": "none",
+            "benign": 0,
+            "trainer_name": "none",
+            "n": 0,
+            "seed": 0,
+            "mix": [],
+        }
+
+    def _stage(self, name: str) -> dict:
+        model = self.config.models[name]
+        return {
+            **self._common(f"reasoning--{name}", model.base),
+            "thinking": model.thinking.model_dump(),
+            "recipe": "reasoning", "method": "reasoning", "source": model.stage.dataset, "benign": 0,
+            "trainer_name": model.stage.trainer, "trainer": self.trainer(model.stage.trainer).model_dump(mode="json", exclude={"extends"}),
+            "n": model.stage.n, "seed": model.stage.seed, "dataset": model.stage.dataset, "refinement": None,
+            "mix": self._mixed(model.stage.mix, model.stage.n),
+        }  # fmt: skip
+
+    def _mixed(self, mix: list[Mix], n: int) -> list[dict]:
+        """How many rows of each mixed-in dataset come to n rows."""
+        return [{"dataset": m.dataset, "n": m.n if m.n is not None else max(1, round(m.ratio * n))} for m in mix]
+
+    def _run(self, model: str, recipe_name: str, trainer_name: str, n: int, seed: int) -> dict:
+        recipe = self.recipe(recipe_name)
+        mix = self._mixed(recipe.mix, n)
+        return {
+            **self._common(f"{model}--{recipe_name}--{trainer_name}--n{n}--s{seed}", model),
+            "recipe": recipe_name, "method": recipe.method, "source": recipe.source or recipe.dataset, "benign": sum(m["n"] for m in mix),
+            "trainer_name": trainer_name, "trainer": self.trainer(trainer_name).model_dump(mode="json", exclude={"extends"}),
+            "n": n, "seed": seed, "dataset": recipe.dataset, "mix": mix,
+            "refinement": recipe.refinement if recipe.method == "dgr" else None,
+        }  # fmt: skip
+
+    # ---- what each command is told ------------------------------------------------------------------------------
+
+    @cached_property
+    def gpus(self) -> int:
+        """GPUs of one job that runs a model."""
+        return int(has_gpu()) if self.config.compute.gpus == "auto" else self.config.compute.gpus
+
+    @property
+    def train_gpus(self) -> int:
+        return self.gpus if self.config.compute.train_gpus is None or not self.gpus else self.config.compute.train_gpus
+
+    def engine_spec(self, model: str) -> dict:
+        """The engine for a model (see `engine.open_engine`)."""
+        compute, entry = self.config.compute, self.config.models[model]
+        told = {"backend": compute.engine, "dtype": entry.dtype, "batch_size": compute.batch_size, "max_model_len": entry.context}
+        return told | compute.vllm.model_dump(exclude_none=True)
+
+    def dataset_spec(self, name: str) -> dict:
+        """What `prepare_dataset` is told; with a teacher, the prompts that it is asked."""
+        entry = self.config.datasets[name]
+        spec = entry.model_dump(exclude={"assets", "teacher"})
+        return spec | ({"limit": entry.teacher.candidates or entry.limit} if entry.teacher else {})
+
+    def teacher_spec(self, dataset: str) -> dict:
+        """What `distil` is told: engine and thinking format of the teacher, sampling, and how many rows are wanted."""
+        entry = self.config.datasets[dataset]
+        model = entry.teacher.model
+        asked = entry.teacher.model_dump(exclude={"model", "candidates"})
+        return {
+            **asked,
+            "dataset": dataset,
+            "limit": entry.limit,
+            "thinking": self.config.models[model].thinking.model_dump(),
+            "engine": self.engine_spec(model),
+        }
+
+    def model_spec(self, name: str) -> dict:
+        entry = self.config.models[name]
+        return {"kind": entry.kind, "dtype": entry.dtype, **entry.options}
+
+    def refinement_spec(self, dataset: str, model: str, refinement: str) -> dict:
+        """What `refine` is told: the filters, and the format in which the target thinks."""
+        entry = self.config.refinements[refinement].model_dump(exclude={"sampling", "seed"})
+        return {**entry, "thinking": self.config.models[model].thinking.model_dump(), "n": self.config.datasets[dataset].limit}
+
+    def rewrite_spec(self, dataset: str, model: str, refinement: str) -> dict:
+        """What `rewrite` is told: what the target is asked, and its engine."""
+        thinking = self.config.models[model].thinking.model_dump()
+        asked = self._rewriting(refinement)
+        return {**asked, "thinking": thinking, "engine": self.engine_spec(model), "n": self.config.datasets[dataset].limit}
+
+    def _rewriting(self, refinement: str) -> dict:
+        """The part of a refinement that decides what the target writes."""
+        entry = self.config.refinements[refinement]
+        prompts = {piece: entry.prompts[piece] for piece in entry.pieces}
+        return {**entry.model_dump(include={"pieces", "show_question", "sampling", "seed"}), "prompts": prompts}
+
+    def rewriter(self, dataset: str, model: str, refinement: str) -> str:
+        """The first refinement of the study that asks the same of the target: its rewrites serve all of them."""
+        asked = self._rewriting(refinement)
+        rivals = [name for d, m, name in self.refined if (d, m) == (dataset, model) and self._rewriting(name) == asked]
+        return rivals[0] if rivals else refinement
+
+    def evaluation_spec(self, run: str) -> dict:
+        """The suite for one run: lm-eval tasks, sampling, thinking format, engine."""
+        compute, entry = self.config.compute, self.config.models[self.runs[run]["model"]]
+        suite = {name: self.config.benchmarks[name].model_dump(exclude={"dataset", "kind"}) for name in self.config.study.suite}
+        vllm = compute.vllm.model_dump(exclude_none=True)
+        return {
+            "benchmarks": suite,
+            "thinking": entry.thinking.model_dump(),
+            "engine": compute.engine,
+            "dtype": entry.dtype,
+            "context": entry.context,
+            "batch_size": compute.batch_size,
+            "seed": 0,
+            **({"vllm": vllm} if vllm else {}),
+        }
+
+    def judges_that_ask(self, a_model: bool) -> list[str]:
+        """The study's judges that ask a model, or those that look for phrases."""
+        from untaxed.judges import JUDGES
+
+        return [name for name in self.config.study.judges if bool(JUDGES[self.config.judges[name].kind].build) == a_model]
+
+    def judge_sampling(self, name: str) -> Sampling:
+        """How a judge is sampled: what its entry says, else greedily, with the length of its kind."""
+        from untaxed.judges import JUDGES
+
+        judge = self.config.judges[name]
+        given = judge.sampling.model_dump(exclude_unset=True) if judge.sampling else {}
+        return Sampling(**{"max_new_tokens": JUDGES[judge.kind].max_new_tokens, **given})
+
+    def judge_spec(self, name: str) -> dict:
+        judge = self.config.judges[name]
+        engine = {**(self.engine_spec(judge.model) if judge.model else {}), **judge.engine.model_dump(exclude_none=True)}
+        told = judge.model_dump(exclude={"model", "agreement", "engine"})
+        return {**told, "sampling": self.judge_sampling(name).model_dump(), "judge": name, "engine": engine or None}
+
+    def shift_spec(self, run: str) -> dict:
+        shift, entry = self.config.shift, self.config.models[self.runs[run]["model"]]
+        return {
+            "thinking": entry.thinking.model_dump(),
+            "similarity_benchmarks": shift.benchmarks,
+            "similarity_limit": shift.limit,
+            "kl_benchmarks": [shift.kl_benchmark],
+            "kl_limit": shift.limit,
+            "max_length": self.runs[run]["trainer"]["max_length"],
+            "dtype": entry.dtype,
+        }
+
+    def figure_spec(self, name: str) -> dict:
+        entry = self.config.figures[name]
+        return {**entry.options, "figure": entry.kind, "name": name, "title": entry.title, "caption": entry.caption}
+
+    def table_spec(self, name: str) -> dict:
+        entry = self.config.tables[name]
+        return {**entry.options, "table": entry.kind, "name": name, "caption": entry.caption}
+
+    def agreement_judges(self) -> list[str]:
+        """Judges that a human-labelled set of this study can measure."""
+        if self.config.agreement is None:
+            return []
+        sets = {label for label in ("refusal", "harm") if getattr(self.config.agreement, label)}
+        return [name for name in self.config.study.judges if self.config.judges[name].agreement in sets]
+
+    def agreement_limit(self, judge: str) -> list[str]:
+        """Judges that ask a model read a part of the labelled set where the study says so; phrases read all of it."""
+        limit = self.config.agreement.limit
+        return ["--limit", str(limit)] if limit and self.judge_spec(judge)["engine"] else []
+
+    def labelled(self, judge: str) -> str:
+        """The asset that a judge is measured on."""
+        return getattr(self.config.agreement, self.config.judges[judge].agreement)
+
+    # ---- paths (relative to the repository root) ----------------------------------------------------------------
+
+    def asset(self, name: str) -> str:
+        return f"results/assets/{name}/asset.json"
+
+    def prepared(self, dataset: str) -> str:
+        """The rows as prepared: with a teacher, the prompts that it is asked."""
+        return f"{self.results}/datasets/{dataset}/rows.jsonl"
+
+    def rows(self, dataset: str) -> str:
+        """The rows to train on or to test with."""
+        return f"{self.results}/distilled/{dataset}/rows.jsonl" if self.config.datasets[dataset].teacher else self.prepared(dataset)
+
+    def model(self, name: str) -> str:
+        """The manifest beside the weights of a model, whether it was fetched or trained here."""
+        if self.config.models[name].base is not None:
+            return f"{self.results}/runs/reasoning--{name}/checkpoint/manifest.json"
+        return f"{self.results}/models/{name}/manifest.json"
+
+    def checkpoint(self, run: str) -> str:
+        """The manifest beside the weights of a run; the base run is the model itself."""
+        spec = self.runs.get(run)
+        return self.model(spec["model"]) if spec is not None and not spec["n"] else f"{self.results}/runs/{run}/checkpoint/manifest.json"
+
+    def safety_rows(self, run: str) -> list[str]:
+        """The file of rows that a run trains on: as they are, or refined by its model; none for the base model."""
+        spec = self.specs[run]
+        if not spec["n"]:
+            return []
+        if spec["refinement"] is None:
+            return [self.rows(spec["dataset"])]
+        return [f"{self.results}/refined/{spec['dataset']}/{spec['model']}/{spec['refinement']}/rows.jsonl"]
+
+    @cached_property
+    def refined(self) -> list[tuple[str, str, str]]:
+        """(dataset, model, refinement) of everything that is refined."""
+        return sorted({(r["dataset"], r["model"], r["refinement"]) for r in self.trained.values() if r["refinement"]})
+
+    def rewrites(self, dataset: str, model: str, refinement: str) -> str:
+        return f"{self.results}/rewritten/{dataset}/{model}/{self.rewriter(dataset, model, refinement)}/generations.jsonl"
+
+    def refine_reports(self) -> list[str]:
+        return [f"{self.results}/refined/{dataset}/{model}/{refinement}/report.json" for dataset, model, refinement in self.refined]
+
+    def agreements(self) -> list[str]:
+        return [f"{self.results}/agreement/{judge}.json" for judge in self.agreement_judges()]
+
+    def measured(self) -> list[str]:
+        """All per-run files that the metrics are made of."""
+        paths = []
+        for run, spec in self.runs.items():
+            folder = f"{self.results}/runs/{run}"
+            paths += [f"{folder}/run.yaml", f"{folder}/samples.jsonl"]
+            paths += [f"{folder}/verdicts/{judge}.jsonl" for judge in self.config.study.judges]
+            paths += [f"{folder}/shift.json", f"{folder}/checkpoint/manifest.json"] if spec["n"] else []
+        return paths
+
+    @cached_property
+    def datasets_used(self) -> list[str]:
+        """Every dataset that the selected experiments train on, mixed in or not, and that the benchmarks test with."""
+        datasets = {self.config.benchmarks[name].dataset for name in self.config.study.suite}
+        for spec in self.trained.values():
+            datasets |= {spec["dataset"], *(part["dataset"] for part in spec["mix"])}
+        return sorted(datasets)
+
+    @cached_property
+    def datasets_needed(self) -> list[str]:
+        """Every dataset that is used, those that these are cleaned against, those that those are cleaned against, and so on."""
+        found: set[str] = set()
+        waiting = set(self.datasets_used)
+        while waiting:
+            found |= waiting
+            waiting = {other for name in waiting for other in self.config.datasets[name].decontaminate_against} - found
+        return sorted(found)
+
+    def dataset_rows(self) -> list[str]:
+        """All rows to train on or to test with, as they are, distilled, and refined."""
+        refined = [path for run in self.trained for path in self.safety_rows(run)]
+        return sorted({*refined, *map(self.rows, self.datasets_used)})
+
+    def dataset_reports(self) -> list[str]:
+        return [f"{self.results}/datasets/{name}/report.json" for name in self.datasets_needed]
+
+    def distil_reports(self) -> list[str]:
+        return [f"{self.results}/distilled/{name}/report.json" for name in self.datasets_needed if self.config.datasets[name].teacher]
+
+    @cached_property
+    def assets_needed(self) -> list[str]:
+        """Every asset that the selected experiments, benchmarks, judges and measures use."""
+        config, names = self.config, {self.config.shift.encoder}
+        names |= {asset for name in self.datasets_needed for asset in config.datasets[name].assets}
+        names |= {config.models[model].asset for model in self.models_needed}
+        names |= {self.labelled(judge) for judge in self.agreement_judges()}
+        return sorted(names - {None})
+
+    # ---- files and machines a rule asks for ---------------------------------------------------------------------
+
+    def asset_rows(self, asset: str) -> int:
+        """Rows of all files of an asset, as the lock counts them; 0 where it does not know."""
+        return sum(file.get("rows") or 0 for file in self._lock[asset].get("files") or [])
+
+    def asset_unverified(self, asset: str) -> bool:
+        """Whether the lock lacks the revision or the checksums of an asset, so that `fetch` refuses it."""
+        return bool(self._lock[asset].get("unverified"))
+
+    def refusals(self, assets: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+        """One line for each asset that `fetch` is certain to refuse: nobody has verified it, or it is gated and no token is there."""
+        from untaxed.assets import load_lock
+
+        path, lines = self.root / "assets.lock.yaml", []
+        lock = load_lock(path)
+        for asset in (lock[name] for name in sorted(set(assets))):
+            where = f"assets.lock.yaml: assets.{asset.id}:"
+            if asset.unverified:
+                token = " (it is gated, so with HF_TOKEN set)" if asset.gated and not environ.get("HF_TOKEN") else ""
+                fix = f"run `python scripts/lock_assets.py {asset.id}` with a network{token} and commit the file"
+                lines.append(f"{where} is not verified, its revision or checksums are unknown; {fix}")
+            elif asset.gated and not environ.get("HF_TOKEN") and not self._on_disk(asset, environ):
+                lines.append(f"{where} is gated and HF_TOKEN is empty; accept its licence on the hub and export HF_TOKEN")
+        return lines
+
+    def _on_disk(self, asset: Any, environ: Mapping[str, str]) -> bool:
+        """Whether a source before the hub has all files of an asset: the mirror folder, or a path of the user's."""
+        roots = {"local": self.root, "mirror": Path(environ["UNTAXED_MIRROR"]) if environ.get("UNTAXED_MIRROR") else None}
+        for source in asset.sources:
+            if source.kind == "hub":
+                return False
+            root = roots.get(source.kind)
+            if root is not None and all((root / source.path_of(file.file)).is_file() for file in asset.files):
+                return True
+        return False
+
+    def pin(self, asset: str) -> str:
+        """A fingerprint of an asset's entry in the lock, so that another pin fetches again."""
+        self._asset(asset, "assets")
+        return fingerprint(self._lock[asset])
+
+    def dataset_files(self, dataset: str) -> list[str]:
+        """The prompt files that a dataset is made with: what builds its answers, and what its prompts are put into."""
+        entry = self.config.datasets[dataset]
+        return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [entry.options.get("template")])]
+
+    def model_assets(self, model: str) -> list[str]:
+        asset = self.config.models[model].asset
+        return [asset] if asset else []
+
+    def rewrite_files(self, refinement: str) -> list[str]:
+        entry = self.config.refinements[refinement]
+        return [entry.prompts[piece] for piece in entry.pieces]
+
+    def filter_files(self, refinement: str) -> list[str]:
+        entry = self.config.refinements[refinement]
+        return [*self.rewrite_files(refinement), entry.meta_thinking, entry.refusal_phrases]
+
+    def judge_models(self, judge: str) -> list[str]:
+        model = self.config.judges[judge].model
+        return [self.model(model)] if model else []
+
+    def judge_files(self, judge: str) -> list[str]:
+        prompt = self.config.judges[judge].prompt
+        return [prompt] if prompt else []
+
+    def judge_threads(self, judge: str) -> int:
+        return self.config.compute.threads if self.config.judges[judge].model else 1
+
+    def launcher(self) -> str:
+        """How a training starts: plain Python, or accelerate with one process per GPU."""
+        return f"accelerate launch --num_processes {self.train_gpus} --mixed_precision no" if self.train_gpus > 1 else "python"
+
+    def memory(self, model: str | None, work: str) -> int:
+        """Host memory of a job in MiB: libraries, and the weights as often as the work holds them (fp32 + gradients + Adam in training)."""
+        copies = {"convert": 8, "generate": 4, "compare": 8, "train": 20}[work]  # bytes per parameter on a CPU
+        parameters = self.config.models[model].parameters if model else 0.0
+        return min(self.config.compute.mem_mb, 1500 + round(parameters * copies / 2**20))
+
+    def judge_memory(self, judge: str) -> int:
+        return self.memory(self.config.judges[judge].model, "generate")
