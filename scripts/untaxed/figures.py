@@ -51,7 +51,8 @@ LABELS = {"none": "base", "vanilla": "Vanilla SFT", "dgr": "DGR"}
 SIZES = {"vanilla": 7.5}  # larger and drawn first, so that a point below another method's still shows
 POINT = 4.5
 ENDINGS = {"truncated": "cut off", "empty": "no answer"}
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+FEW = 4  # markers that a reader keeps in mind
 HATCHES = ("", "///", "...", "xxx", "---")
 LINES = ("-", "--", ":", "-.")
 AXES = {  # the arrow shows which way is better
@@ -145,9 +146,9 @@ def steps_of_n(results: Results, runs: Iterable[str]) -> list[str]:
 
 
 def looks_of(results: Results, runs: Iterable[str]) -> dict[tuple[str, int], str]:
-    """A marker for each (trainer, n), whose trainer is "" where the runs have one only or there are more pairs than markers."""
+    """A marker for each (trainer, n), whose trainer is "" where the runs have one only or there are more than FEW such pairs."""
     pairs = sorted({(results.runs[run]["trainer"], results.runs[run]["n"]) for run in runs})
-    if len({trainer for trainer, _ in pairs}) == 1 or len(pairs) > len(MARKERS):
+    if len({trainer for trainer, _ in pairs}) == 1 or len(pairs) > FEW:
         pairs = sorted({("", n) for _, n in pairs})
     return {pair: MARKERS[number % len(MARKERS)] for number, pair in enumerate(pairs)}
 
@@ -349,6 +350,7 @@ def _look(markers: dict[tuple[str, int], str], fields: dict[str, Any]) -> tuple[
 
 def _plane_legend(axes: "Axes", results: Results, runs: list[str], bases: list[str], markers: dict[tuple[str, int], str]) -> None:
     from matplotlib.lines import Line2D
+    from matplotlib.transforms import offset_copy
 
     handles = [Line2D([], [], marker="*", ls="", ms=10, mfc="none", mec=colour("none"), label=label("none"))] if bases else []
     for method in methods_of(results, runs):
@@ -358,9 +360,10 @@ def _plane_legend(axes: "Axes", results: Results, runs: list[str], bases: list[s
         name = f"{trainer}, n = {n:,}" if trainer else f"n = {n:,}"
         handles.append(Line2D([], [], marker=markers[trainer, n], ls="", color="0.35", ms=5, label=name))
     handles.append(Line2D([], [], marker="o", ls="", color="0.75", ms=3, label="one run"))
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(-0.12, -0.17), ncols=3, columnspacing=1, handletextpad=0.4, handlelength=1.4
-    )
+    below = offset_copy(axes.transAxes, axes.figure, y=-30, units="points")  # under the label of the axis, however high the panel is
+    wide = any(trainer for trainer, _ in markers)  # the names of trainers are long
+    look = {"ncols": 2 if wide else 3, "columnspacing": 1, "handletextpad": 0.4, "handlelength": 1.4}
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.12, 0), bbox_transform=below, **look)
 
 
 def _method_on_plane(
