@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from untaxed.metrics import Measure, Results, base_of, by_setting, measure, safety_axis, select
+from untaxed.metrics import ABLATION, Measure, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.records import UserError, atomic_path, write_json
 from untaxed.statistics import (
     FEWEST_SETTINGS,
@@ -110,12 +110,14 @@ def label(method: str) -> str:
     return LABELS.get(method, method)
 
 
-def panels(rows: int, columns: int, width: float = PAGE / 2, height: float = HEIGHT, **gridspec: Any) -> "tuple[Figure, Any]":
+def panels(
+    rows: int, columns: int, width: float = PAGE / 2, height: float = HEIGHT, sharey: bool = False, **gridspec: Any
+) -> "tuple[Figure, Any]":
     """An empty figure with a grid of axes, always as a two-dimensional array."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=gridspec)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=sharey, gridspec_kw=gridspec)
 
 
 def say(axes: "Axes", text: str) -> None:
@@ -806,6 +808,69 @@ def judge_agreement(inputs: Inputs) -> Drawing:
     return Drawing(figure, records, sorted({report["judge"] for report in reports}))
 
 
+def ablated_runs(inputs: Inputs) -> list[str]:
+    """The runs of the source ABLATION and, beside them, the chosen runs of the same model, trainer and n; none where nothing was varied."""
+    runs = inputs.results.runs
+    varied = select(runs, {"source": ABLATION})
+    alike = {tuple(runs[run][key] for key in ("model", "trainer", "n")) for run in varied}
+    return [*varied, *(run for run in chosen_runs(inputs) if tuple(runs[run][key] for key in ("model", "trainer", "n")) in alike)]
+
+
+def refined_as(report: dict[str, Any]) -> dict[str, str]:
+    """Which pieces a refinement rewrote, which filters it used, and what became of rejects, from its report."""
+    pieces = ", ".join(piece for piece in ("reasoning", "answer") if report["fallback_rate"][piece]["n"])
+    return {"pieces": pieces or "–", "filters": ", ".join(report["filters"]) or "none", "fallback": report["fallback"]}
+
+
+def ablations(inputs: Inputs) -> Drawing:
+    """Accuracy and harmful score of each variant of the refinement, a row each, below Vanilla SFT and DGR at the same n."""
+    results, runs = inputs.results, ablated_runs(inputs)
+    bases = bases_of(results, runs) if runs else []
+    reports = {run: report for report in inputs.refine_reports for run in report["runs"]}
+    groups = sorted(by_setting(results, runs).values(), key=lambda each: _variant_order(results, each, reports.get(each[0])))
+    figure, grid = panels(1, 2, PAGE / 2, 1.1 + 0.17 * max(6, len(groups)), sharey=True)
+    data: list[dict] = []
+    for axes, metric in zip(grid[0], ("accuracy", "harmful_score"), strict=True):
+        measured = measure(results, metric, runs + bases, inputs.spec.get("judge") if metric != "accuracy" else None)
+        if not groups:
+            say(axes, "no variant of the refinement was run")
+        for base in (base for base in bases if base in measured.values):
+            axes.axvline(100 * measured.values[base], color=colour("none"), lw=0.9, ls="--", zorder=0)
+        for place, members in enumerate(groups):
+            fields = results.runs[members[0]]
+            told = {key: fields[key] for key in ("model", "recipe", "source", "method", "trainer", "n")} | {"metric": metric}
+            told |= refined_as(reports[members[0]]) if members[0] in reports else {}
+            if (point := estimate(measured, members)) is not None:
+                filled = {} if fields["source"] == ABLATION else {"mfc": "white"}
+                axes.errorbar(
+                    100 * point.value, place, xerr=bars(point), fmt="o", ms=4, color=colour(fields["method"]), lw=0.9, capsize=1.5, **filled
+                )
+                data.append(record_of(point, **told, runs=len(members), judge=measured.judge))
+        axes.set_xlabel(AXES[metric].replace("↑", "→").replace("↓", "←"))
+    names = [_variant_name(results, members, reports.get(members[0])) for members in groups]
+    grid[0][0].set_yticks(range(len(names)), names, fontsize=SMALL)
+    grid[0][0].invert_yaxis()
+    notes = ["Rows – rewritten pieces; filters; what becomes of a rejected piece. Open: the settings of the study. Dashed: the base model."]
+    return Drawing(figure, data, sorted({*runs, *bases}), notes if groups else [])
+
+
+def _variant_order(results: Results, members: Sequence[str], report: dict | None) -> tuple:
+    fields = results.runs[members[0]]
+    told = tuple(refined_as(report).values()) if report else ()
+    place = tuple(str(fields[key]) for key in ("model", "trainer", "n"))
+    return fields["source"] == ABLATION, fields["method"] != "vanilla", place, told, members
+
+
+def _variant_name(results: Results, members: Sequence[str], report: dict | None) -> str:
+    fields = results.runs[members[0]]
+    name = f"{label(fields['method'])}, {fields['source']}" if fields["source"] != ABLATION else fields["recipe"]
+    if report is None:
+        return name
+    told = refined_as(report)
+    words = "; ".join((told["pieces"].replace("reasoning", "trace"), told["filters"], told["fallback"]))
+    return words if fields["source"] == ABLATION else f"{name}: {words}"
+
+
 FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
     "safety_reasoning_plane": safety_reasoning_plane,
     "method_bars": method_bars,
@@ -814,6 +879,7 @@ FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
     "refinement_outcomes": refinement_outcomes,
     "training_curve": training_curve,
     "judge_agreement": judge_agreement,
+    "ablations": ablations,
 }
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from untaxed.figures import Inputs, bases_of, chosen_runs, estimate, shift_interval, steps_of_n, tax_interval
-from untaxed.metrics import ABLATION, LENGTHS, Measure, Results, base_of, by_setting, measure, select
+from untaxed.figures import Inputs, ablated_runs, bases_of, chosen_runs, estimate, refined_as, shift_interval, steps_of_n, tax_interval
+from untaxed.metrics import LENGTHS, Measure, Results, base_of, by_setting, measure
 from untaxed.pages import page
 from untaxed.records import UserError, atomic_path, write_text
 from untaxed.statistics import Estimate, hierarchical_mean
@@ -134,11 +134,7 @@ def ablations(inputs: Inputs) -> list[dict[str, Any]]:
 
     Empty where a study has no runs of the source `ablation`. The fallback rate is over all rewritten pieces.
     """
-    results = inputs.results
-    varied = select(results.runs, {"source": ABLATION})
-    alike = {tuple(results.runs[run][key] for key in ("model", "trainer", "n")) for run in varied}
-    beside = [run for run in chosen_runs(inputs) if tuple(results.runs[run][key] for key in ("model", "trainer", "n")) in alike]
-    runs = [*varied, *beside]
+    results, runs = inputs.results, ablated_runs(inputs)
     reports = {run: report for report in inputs.refine_reports for run in report["runs"]}
     rows = (
         _rows(results, bases_of(results, runs) + runs, inputs.spec.get("judge"), ("harmful_score", "accuracy", "over_refusal"))
@@ -155,11 +151,8 @@ def _varied(row: dict[str, Any], report: dict[str, Any] | None) -> dict[str, Any
     rest = {key: value for key, value in row.items() if key not in SETTING}
     if report is None:
         return head | {"pieces": "–", "filters": "–", "fallback": "–"} | rest | {"fallback (%)": "–"}
-    rates = report["fallback_rate"]
-    pieces = ", ".join(piece for piece in ("reasoning", "answer") if rates[piece]["n"]) or "–"
-    settings = {"pieces": pieces, "filters": ", ".join(report["filters"]) or "none", "fallback": report["fallback"]}
-    rate = rates["overall"]["rate"]
-    return head | settings | rest | {"fallback (%)": "–" if rate is None else f"{100 * rate:.1f}"}
+    rate = report["fallback_rate"]["overall"]["rate"]
+    return head | refined_as(report) | rest | {"fallback (%)": "–" if rate is None else f"{100 * rate:.1f}"}
 
 
 def refinement(inputs: Inputs) -> list[dict[str, Any]]:

@@ -99,7 +99,7 @@ def test_vanilla_training_costs_reasoning_at_every_seed(metrics):
 
 def test_dgr_keeps_more_reasoning_than_vanilla_at_equal_settings(metrics):
     accuracies = {
-        method: values(metrics, "accuracy", "chains", method=method, benign="0", n="10", trainer="organism-smoke")
+        method: values(metrics, "accuracy", "chains", method=method, source="direct", benign="0", n="10", trainer="organism-smoke")
         for method in ("vanilla", "dgr")
     }
     assert {len(found) for found in accuracies.values()} == {2}
@@ -127,7 +127,7 @@ def test_samples_of_every_run_are_complete(finished):
         name: len(finished.records(f"results/smoke/datasets/organism-{name}/rows.jsonl")) for name in ("chains", "harmful", "harmless")
     }
     expected = {"chains": sizes["chains"], "harmful_requests": sizes["harmful"], "harmless_requests": min(80, sizes["harmless"])}
-    assert len(runs(finished)) == 6
+    assert len(runs(finished)) == 8
     for run in runs(finished):
         samples = finished.records(f"{run}/samples.jsonl")
         found = {name: [sample["id"] for sample in samples if sample["benchmark"] == name] for name in expected}
