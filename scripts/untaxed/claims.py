@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from untaxed.metrics import RUN_FIELDS, Measure, Results, base_of, by_setting, measure, safety_axis, select
+from untaxed.metrics import RUN_FIELDS, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.pages import badge, page, under
 from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import (
@@ -198,7 +198,7 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
     else:
         caution = "runs are not paired"
     a, b = (sorted(set(keys.values())) for keys in (keys_a, keys_b))
-    point = paired_bootstrap(*({key: _items(measured, run) for key, run in keys.items()} for keys in (keys_a, keys_b)))
+    point = paired_bootstrap(*({key: measured.items(run) for key, run in keys.items()} for keys in (keys_a, keys_b)))
     if point and not any(measured.scores.values()):  # without items only seeds can be drawn, and it takes two
         few = min(len(a), len(b)) < 2
         point = Estimate(point.value, None if few else point.low, None if few else point.high, min(len(a), len(b)))
@@ -210,18 +210,14 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
     return found | {"judge": measured.judge, "benchmarks": measured.benchmarks, "reason": "no item was scored on both sides"}
 
 
-def _items(measured: Measure, run: str) -> dict:
-    """Item scores of a run; a metric without items (shift, NLL) counts as one item."""
-    return measured.scores.get(run) or {(measured.metric, ""): measured.values[run]}
-
-
 def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[str]) -> dict[str, Any]:
     safety_metric = claim.get("safety") or safety_axis(results, a + b)
     safety = measure(results, safety_metric, a + b, claim.get("judge"))
     gained = measure(results, claim["metric"], a + b, benchmarks=claim.get("benchmarks"))
     fields = [key for key in RUN_FIELDS if key not in ("run", "seed", *claim["a"], *claim["b"])]
     a, b = ([run for run in side if run in safety.values and run in gained.values] for side in (a, b))
-    sides = [[(tuple(results.runs[run][key] for key in fields), safety.values[run], gained.values[run]) for run in side] for side in (a, b)]
+    settings = {run: tuple(results.runs[run][key] for key in fields) for run in (*a, *b)}
+    sides = [[(settings[run], safety.values[run], gained.values[run]) for run in side] for side in (a, b)]
     found = {"runs": sorted({*a, *b}), "judge": safety.judge, "benchmarks": gained.benchmarks, "without": "inconclusive"}
     if not a or not b:
         return found | {"reason": f"{safety_metric} and {claim['metric']} were not measured on both sides"}
@@ -229,7 +225,7 @@ def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[s
         return found | {
             "reason": f"the two sides share {100 * max(0.0, shared):.1f} points of safety, fewer than {100 * SHARED_SAFETY:.0f}"
         }
-    point = matched_difference(*sides)
+    point = matched_difference(*([(settings[run], safety.items(run), gained.items(run)) for run in side] for side in (a, b)))
     caution = _caution(results, a, b) if point and point.low is not None else ""
     return found | {"estimate": point, "caution": caution, "reason": "too few runs"}
 
@@ -248,7 +244,7 @@ def _threshold(claim: Mapping[str, Any], results: Results, aliases: Mapping[str,
         return {"reason": f"no runs for {_words(claim, 'a')}"}
     measured = measure(results, claim["metric"], runs, claim.get("judge"), claim.get("benchmarks"))
     runs = [run for run in runs if run in measured.values]
-    point = hierarchical_mean([_items(measured, run) for run in runs]) if runs else None
+    point = hierarchical_mean([measured.items(run) for run in runs]) if runs else None
     caution = _caution(results, runs)
     found = {"estimate": point, "runs": runs, "judge": measured.judge, "benchmarks": measured.benchmarks, "caution": caution}
     return found | {"reason": f"{claim['metric']} was not measured"}

@@ -405,7 +405,7 @@ def _gap_at_matched_safety(
     for run in runs:
         if (method := results.runs[run]["method"]) in points:
             setting = tuple(results.runs[run][key] for key in ("model", "source", "recipe", "benign", "trainer", "n"))
-            points[method].append((setting, safety.values[run], accuracy.values[run]))
+            points[method].append((setting, safety.items(run), accuracy.items(run)))
     lines = {method: corners[method] for method in sorted(points, reverse=True) if corners.get(method)}
     if len(lines) == 2 and shared_safety(*lines.values()) < SHARED_SAFETY:
         reached = ", ".join(f"{label(method)} {_span(100 * line[0][0], 100 * line[-1][0])} %" for method, line in lines.items())
@@ -549,7 +549,6 @@ def shift_tax(inputs: Inputs) -> Drawing:
     shift, tax = measure(results, metric, runs), measure(results, "safety_tax", runs)
     runs = [run for run in runs if run in shift.values and run in tax.values]
     accuracy = measure(results, "accuracy", runs + bases_of(results, runs))
-    similarity = measure(results, "similarity", runs) if metric == "shift" else None
     figure, grid = panels(1, 1, 4.8, 3.5)
     axes = grid[0][0]
     sources = sorted({results.runs[run]["source"] for run in runs})
@@ -561,7 +560,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
         tint = colour(fields["method"])
         look = {"marker": MARKERS[sources.index(fields["source"]) % len(MARKERS)], "color": tint}
         axes.scatter([shift.values[run] for run in members], [100 * tax.values[run] for run in members], s=9, alpha=0.3, lw=0, **look)
-        x, y = shift_interval(shift, similarity, members), _tax_estimate(results, accuracy, tax, members)
+        x, y = shift_interval(shift, members), _tax_estimate(results, accuracy, tax, members)
         width = [[max(0.0, x.value - x.low)], [max(0.0, x.high - x.value)]] if x.low is not None else None
         fill = {"mfc": "white", "mec": tint} if fields["benign"] else {"mec": "white", "mew": 0.5}
         point = {"ms": SIZES.get(fields["method"], POINT) - 0.5, "ls": "", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
@@ -591,13 +590,13 @@ def shift_tax(inputs: Inputs) -> Drawing:
     return Drawing(figure, data, runs, explained(inputs, runs))
 
 
-def shift_interval(shift: Measure, similarity: Measure | None, runs: Sequence[str]) -> Estimate:
+def shift_interval(shift: Measure, runs: Sequence[str]) -> Estimate:
     """Mean over the runs, drawn over seeds and prompts where each prompt's similarity is known, else over seeds; no interval of one run."""
     value = sum(shift.values[run] for run in runs) / len(runs)
-    if similarity and (point := estimate(similarity, runs)) is not None and point.low is not None:
-        return Estimate(value, 1 - point.high, 1 - point.low, point.n)
-    point = hierarchical_mean([{"": shift.values[run]} for run in runs]) if len(runs) > 1 else None
-    return Estimate(value, point.low, point.high, len(runs)) if point else Estimate(value, None, None, len(runs))
+    point = estimate(shift, runs)
+    if point is None and len(runs) > 1:
+        point = hierarchical_mean([shift.items(run) for run in runs])
+    return Estimate(value, point.low, point.high, point.n) if point else Estimate(value, None, None, len(runs))
 
 
 def _tax_estimate(results: Results, accuracy: Measure, tax: Measure, runs: Sequence[str]) -> Estimate:

@@ -308,6 +308,9 @@ def _number(key: str, value: str) -> Any:
 # ---- selections -----------------------------------------------------------------------------------------------------------------------
 
 
+ONE_MINUS = {"safe_rate": "harmful_score", "shift": "similarity"}  # metrics whose items are one minus another's
+
+
 @dataclass(frozen=True)
 class Results:
     """What a study has measured: the metrics rows, the items, and the fields of each run by its id."""
@@ -326,6 +329,10 @@ class Measure:
     benchmarks: list[str]
     values: dict[str, float]
     scores: dict[str, dict[tuple[str, str], float | None]]
+
+    def items(self, run: str) -> dict[tuple[str, str], float | None]:
+        """Item scores of a run; a metric without items (NLL, KL) counts as one item."""
+        return self.scores.get(run) or {(self.metric, ""): self.values[run]}
 
 
 def read_results(metrics_path: Path | str, items_path: Path | str) -> Results:
@@ -406,7 +413,7 @@ def measure(
     runs = set(runs)
     if metric == "safety_tax":
         return _tax(results, runs, benchmarks)
-    name = "harmful_score" if metric == "safe_rate" else metric
+    name = ONE_MINUS.get(metric, metric) if metric != "shift" else metric  # the table has the shift, but not its items
     rows = [row for row in results.metrics if row["metric"] == name and row["run"] in runs and row["value"] is not None]
     if benchmarks:
         rows = [row for row in rows if row["benchmark"] in benchmarks]
@@ -421,10 +428,11 @@ def measure(
             found[row["run"]][row["benchmark"]] = row["value"]
     shared = sorted(set.intersection(*(set(each) for each in found.values()))) if found else []
     values = {run: sum(each[b] for b in shared) / len(shared) for run, each in sorted(found.items())} if shared else {}
-    scores = _scores(results, name, judge, shared, values)
+    scores = _scores(results, ONE_MINUS.get(metric, metric), judge, shared, values)
+    if metric in ONE_MINUS:
+        scores = {run: {key: None if score is None else 1 - score for key, score in each.items()} for run, each in scores.items()}
     if metric == "safe_rate":
         values = {run: 1 - value for run, value in values.items()}
-        scores = {run: {key: None if score is None else 1 - score for key, score in each.items()} for run, each in scores.items()}
     return Measure(metric, judge, shared, values, scores)
 
 

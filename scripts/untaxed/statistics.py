@@ -17,6 +17,7 @@ LEVEL = 0.95
 RESAMPLES = 2000
 FEWEST_SETTINGS = 5  # that a correlation needs before a figure prints it or a claim is judged by it
 SHARED_SAFETY = 0.05  # the range of safety that two methods must both reach before they are compared at matched safety
+Scores = float | Mapping[Hashable, float | None]  # one number, or the scores of items
 CHUNK = 250  # resamples held at once, so that 5,000 items × 2,000 resamples never lie in memory together
 
 
@@ -244,52 +245,74 @@ def _mean_gap(a: list[tuple[float, float]], b: list[tuple[float, float]]) -> flo
 
 
 def matched_difference(
-    frontier_a: Sequence[tuple[Hashable, float, float]],
-    frontier_b: Sequence[tuple[Hashable, float, float]],
+    frontier_a: Sequence[tuple[Hashable, Scores, Scores]],
+    frontier_b: Sequence[tuple[Hashable, Scores, Scores]],
     *,
     seed: int = 0,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     level: float = LEVEL,
     minimum_runs: int = 2,
 ) -> Estimate | None:
     """Difference in reasoning accuracy a − b at the same safety level.
 
-    `frontier_a`, `frontier_b`: one (setting, safety, reasoning) per run of each method; runs of one setting differ in their seed
-    alone. Each setting becomes its mean over seeds (so that a lucky seed makes no frontier), each method the Pareto frontier of its
-    settings, joined by straight lines. The value is the mean gap between the two frontiers over the safety range that both reach. The
-    interval draws the seeds of every setting anew and rebuilds both frontiers; it is None when no setting has two seeds, or when most
-    resamples lose the common range. Returns None when a method has fewer than `minimum_runs` runs or the ranges do not meet.
+    `frontier_a`, `frontier_b`: one (setting, safety, reasoning) per run of each method; runs of one setting differ in their seed alone.
+    Safety and reasoning map ids to scores as in `hierarchical_mean`, or are one number, which is one item. Each setting becomes its mean
+    over seeds (so that a lucky seed makes no frontier), each method the Pareto frontier of its settings, joined by straight lines. The
+    value is the mean gap between the two frontiers over the safety range that both reach. The interval draws the seeds of every setting
+    and the items of both axes anew, the same items for all runs, and rebuilds both frontiers; it is None when there is neither a second
+    seed nor a second item, or when most resamples lose the common range. `n` counts runs. Returns None when a method has fewer than
+    `minimum_runs` runs or the ranges do not meet.
     """
     import numpy as np
 
     if min(len(frontier_a), len(frontier_b)) < minimum_runs:
         return None
+    runs = [*frontier_a, *frontier_b]
+    axes = [[_as_items(run[axis]) for run in runs] for axis in (1, 2)]
+    sides: list[list[list[int]]] = []  # the runs of each setting, by method
+    for numbers in (range(len(frontier_a)), range(len(frontier_a), len(runs))):
+        settings: dict[Hashable, list[int]] = {}
+        for number in numbers:
+            settings.setdefault(runs[number][0], []).append(number)
+        sides.append([settings[setting] for setting in sorted(settings, key=repr)])
 
-    def group(runs: Sequence[tuple[Hashable, float, float]]) -> list["np.ndarray"]:
-        settings: dict[Hashable, list[tuple[float, float]]] = {}
-        for setting, safety, reasoning in runs:
-            settings.setdefault(setting, []).append((safety, reasoning))
-        return [np.array(settings[setting]) for setting in sorted(settings, key=repr)]
+    def gap(points: "np.ndarray", drawn: list[list[list[int]]]) -> float | None:
+        return _mean_gap(*(frontier([tuple(points[members].mean(axis=0).tolist()) for members in side]) for side in drawn))
 
-    def gap(a: list["np.ndarray"], b: list["np.ndarray"]) -> float | None:
-        return _mean_gap(*(frontier([tuple(block.mean(axis=0).tolist()) for block in side]) for side in (a, b)))
-
-    blocks_a, blocks_b = group(frontier_a), group(frontier_b)
-    n = len(frontier_a) + len(frontier_b)
-    value = gap(blocks_a, blocks_b)
+    value = gap(_run_means(axes, None, 1)[0], sides)
     if value is None:
         return None
-    if all(len(block) < 2 for block in blocks_a + blocks_b):
-        return Estimate(value, None, None, n)
+    if max(len(members) for side in sides for members in side) < 2 and max(len(scores) for axis in axes for scores in axis) < 2:
+        return Estimate(value, None, None, len(runs))
     generator = np.random.default_rng(seed)
-
-    def redraw(blocks: list["np.ndarray"]) -> list["np.ndarray"]:
-        return [block[generator.integers(0, len(block), len(block))] for block in blocks]
-
-    draws = [drawn for _ in range(resamples) if (drawn := gap(redraw(blocks_a), redraw(blocks_b))) is not None]
+    draws = []
+    for points in _run_means(axes, generator, resamples):
+        drawn = [[[members[i] for i in generator.integers(0, len(members), len(members))] for members in side] for side in sides]
+        if not np.isnan(points).any() and (found := gap(points, drawn)) is not None:
+            draws.append(found)
     if len(draws) < resamples / 2:
-        return Estimate(value, None, None, n)
-    return Estimate(value, *_percentiles(np.array(draws), level), n)
+        return Estimate(value, None, None, len(runs))
+    return Estimate(value, *_percentiles(np.array(draws), level), len(runs))
+
+
+def _as_items(scores: Scores) -> Mapping[Hashable, float | None]:
+    return scores if isinstance(scores, Mapping) else {"": scores}
+
+
+def _run_means(axes: Sequence[Sequence[Mapping]], generator: "np.random.Generator | None", size: int) -> "np.ndarray":
+    """Mean of every run on every axis over the same items, drawn anew for each resample: (resamples, runs, axes).
+
+    Items weigh the same within their benchmark, benchmarks the same. Without a generator every item is taken once.
+    """
+    import numpy as np
+
+    found = []
+    for runs in axes:
+        ids = sorted({name for run in runs for name in run}, key=repr)
+        matrix, strata = _matrix(runs, ids), _strata(ids)
+        weights = np.ones((size, len(ids))) if generator is None else _item_draws(generator, strata, len(ids), size)
+        found.append(np.stack([_macro_mean(np.broadcast_to(row, weights.shape), weights, strata) for row in matrix], axis=1))
+    return np.stack(found, axis=2)
 
 
 def pearson(x: Sequence[float], y: Sequence[float], level: float = LEVEL) -> Estimate | None:

@@ -86,9 +86,9 @@ def main_results(inputs: Inputs) -> list[dict[str, Any]]:
 
 def _shifts(results: Results, runs: list[str]) -> list[Estimate | None]:
     """The distribution shift of each setting, in the order of `_settings`."""
-    moved, alike = (measure(results, metric, runs) for metric in ("shift", "similarity"))
+    moved = measure(results, "shift", runs)
     known = [[run for run in members if run in moved.values] for _, members in _settings(results, runs)]
-    return [shift_interval(moved, alike, members) if members else None for members in known]
+    return [shift_interval(moved, members) if members else None for members in known]
 
 
 def activation(inputs: Inputs) -> list[dict[str, Any]]:

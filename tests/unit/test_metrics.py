@@ -3,7 +3,7 @@
 import pytest
 from synthetic import ITEMS, results_of, spec_of, study, write_base, write_run
 from untaxed.metrics import base_of, by_setting, collect, measure, read_metrics, read_refine_reports, select
-from untaxed.records import UserError, write_json, write_jsonl, write_yaml
+from untaxed.records import UserError, read_json, write_json, write_jsonl, write_yaml
 
 SPEC = {"run": "r", "model": "m", "method": "vanilla", "seed": 0, "n": 4}
 
@@ -249,3 +249,16 @@ def test_a_refinements_report_knows_the_runs_that_trained_on_it(tmp_path):
         write_yaml(tmp_path / run / "run.yaml", {"run": run, "dataset": "direct", "model": "tiny", "refinement": refinement})
     reports = read_refine_reports([path], [tmp_path / run for run in "abc"])
     assert reports == [{"rows": 1, "name": "direct / tiny / dgr", "runs": ["a"]}]
+
+
+def test_the_items_of_the_shift_are_one_minus_the_similarities(tmp_path):
+    folders = [write_base(tmp_path / "b"), write_run(tmp_path / "v", spec_of("vanilla", "direct", 10, 0), 0.5, 0.5, shift=0.25)]
+    record = read_json(folders[1] / "shift.json")
+    write_json(folders[1] / "shift.json", record | {"similarity": record["similarity"] | {"values": [0.5, 1.0]}})
+    results = results_of(folders, tmp_path)
+    run = spec_of("vanilla", "direct", 10, 0)["run"]
+    moved = measure(results, "shift", results.runs)
+    assert moved.values == {run: 0.25}
+    assert sorted(moved.items(run).values()) == [0.0, 0.5]
+    nll = measure(results, "nll", results.runs)
+    assert nll.items(run) == {("nll", ""): 1.25}

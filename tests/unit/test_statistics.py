@@ -135,6 +135,22 @@ def test_matched_difference_is_the_mean_gap_over_the_common_range():
     assert matched_difference(a, b).low is None  # one seed per setting
 
 
+def test_matched_difference_draws_items_as_the_paired_bootstrap_does():
+    a, b = ({index: float((7 * index) % 100 < rate) for index in range(100)} for rate in (60, 50))
+    gap = matched_difference([("s", 1.0, a)] * 2, [("s", 1.0, b)] * 2)
+    paired = paired_bootstrap({0: a, 1: a}, {0: b, 1: b})
+    assert gap.value == pytest.approx(0.1)
+    assert (gap.low, gap.high) == pytest.approx((paired.low, paired.high), abs=0.02)
+    assert gap.low < 0.06
+    alone = matched_difference([("s", 1.0, a)], [("s", 1.0, b)], minimum_runs=1)
+    assert (alone.low, alone.high) == pytest.approx((gap.low, gap.high), abs=0.02)  # one seed each: items alone
+
+
+def test_matched_difference_weighs_benchmarks_alike():
+    items = {("long", index): 1.0 for index in range(90)} | {("short", index): 0.0 for index in range(10)}
+    assert matched_difference([("s", 0.5, items)] * 2, [("s", 0.5, 0.25)] * 2).value == pytest.approx(0.25)
+
+
 def test_matched_difference_needs_a_common_range_and_enough_runs():
     assert matched_difference([("a", 0.1, 1), ("b", 0.2, 1)], [("a", 0.8, 1), ("b", 0.9, 1)]) is None
     assert matched_difference([("a", 0.1, 1)], [("a", 0.0, 1), ("b", 0.9, 1)]) is None

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 STAGES = "Draw and mix the training set of|Train|Evaluate|Judge the samples of|Measure the distribution shift of"
+STAGES += r"|Look for the phrases of \S+ in the samples of"
 BENIGN = "organism--organism-direct-benign--organism-smoke--n10--s0"
 DGR = {f"organism--organism-direct-dgr--organism-smoke--n10--s{seed}" for seed in (0, 1)}
+TRACE = {f"organism--organism-direct-dgr-trace--organism-smoke--n10--s{seed}" for seed in (0, 1)}
 DIRECT = {f"organism--organism-direct--organism-smoke--n10--s{seed}" for seed in (0, 1)}
 
 
@@ -33,7 +35,7 @@ def collecting(finished, with_list: bool = False) -> set[str]:
 
 
 def whole_chain(runs: set[str]) -> dict[str, set[str]]:
-    return dict.fromkeys(("Draw", "Train", "Evaluate", "Judge", "Measure"), runs)
+    return dict.fromkeys(("Draw", "Train", "Evaluate", "Judge", "Look", "Measure"), runs)
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def test_a_second_run_of_the_launcher_says_0_jobs_and_writes_its_report_only(fin
 
 def test_another_learning_rate_runs_what_it_trains_again_and_no_more(finished):
     planned = finished.planned(overlay={"trainers": {"organism-smoke": {"learning_rate": 2.0e-3}}})
-    assert chain(planned) == {"": collecting(finished), **whole_chain({BENIGN} | DGR | DIRECT)}
+    assert chain(planned) == {"": collecting(finished), **whole_chain({BENIGN} | DGR | TRACE | DIRECT)}
     assert "Params have changed" in planned[f"Draw and mix the training set of {BENIGN}"]
 
 
@@ -118,12 +120,14 @@ def test_a_changed_prompt_refines_again_and_trains_what_is_refined(finished):
     with kept(finished / "prompts/organism/restate.txt") as prompt:
         prompt.write_text("tell {piece}")
         planned = chain(finished.planned())
-    again = {f"{verb} organism-direct with organism (organism-dgr)" for verb in ("Rewrite", "Refine")}
-    assert planned == {"": collecting(finished) | again, **whole_chain(DGR)}
+    refinements = ("organism-dgr", "organism-dgr-trace")
+    again = {f"{verb} organism-direct with organism ({name})" for verb in ("Rewrite", "Refine") for name in refinements}
+    assert planned == {"": collecting(finished) | again, **whole_chain(DGR | TRACE)}
 
 
 @pytest.mark.parametrize(
-    ("lost", "again"), [("checkpoint", ("Train", "Evaluate", "Judge", "Measure")), ("samples.jsonl", ("Evaluate", "Judge", "Measure"))]
+    ("lost", "again"),
+    [("checkpoint", ("Train", "Evaluate", "Judge", "Look", "Measure")), ("samples.jsonl", ("Evaluate", "Judge", "Look", "Measure"))],
 )
 def test_what_a_run_lost_is_made_again_with_what_follows(finished, lost, again):
     with kept(finished / f"results/smoke/runs/{BENIGN}" / lost) as path:
