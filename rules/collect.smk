@@ -2,20 +2,12 @@
 
 
 localrules:
-    assets,
     datasets,
     checkpoints,
     metrics,
     figures,
     budget,
     rulegraph,
-
-
-rule assets:
-    input:
-        [STUDY.asset(name) for name in STUDY.assets_needed],
-    message:
-        "Everything from outside is here and checked"
 
 
 rule datasets:
@@ -51,6 +43,9 @@ rule budget:
         f"{LOGS}/budget.log",
     conda:
         "../envs/core.yaml"
+    resources:
+        mem_mb=500,
+        runtime=5,
     params:
         configs=[arg for path in FILES for arg in ("--config", str(path))],
     message:
@@ -66,6 +61,9 @@ rule rulegraph:
         f"{LOGS}/rulegraph.log",
     conda:
         "../envs/plot.yaml"
+    resources:
+        mem_mb=500,
+        runtime=5,
     params:
         overlays=["--configfile", *map(str, FILES[1:])] if FILES[1:] else [],
     message:

@@ -9,6 +9,7 @@ from datetime import date
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from untaxed.config import in_order, load_or_exit
+from untaxed.records import UserError
 
 FILES = in_order(workflow.configfiles, workflow.basedir)
 STUDY = load_or_exit(config, workflow.basedir, FILES)
@@ -61,7 +62,11 @@ def verdict_counts(wildcards, output):
 
 def refuse(assets):
     """End before the first job where an asset that has to be fetched is certain to be refused."""
-    if lines := STUDY.refusals(assets, os.environ):
+    try:
+        lines = STUDY.refusals(assets, os.environ)
+    except UserError as error:  # the lock itself is wrong
+        lines = str(error).splitlines()
+    if lines:
         print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
         sys.exit(1)
 

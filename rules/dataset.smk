@@ -80,9 +80,10 @@ rule distil:
 
 rule prepare_model:
     input:
-        lambda wildcards: [
+        asset=lambda wildcards: [
             STUDY.asset(name) for name in STUDY.model_assets(wildcards.model)
         ],
+        all_assets=ancient(rules.assets.output[0]),
     output:
         f"{RESULTS}/models/{{model}}/manifest.json",
     log:
@@ -97,7 +98,9 @@ rule prepare_model:
         runtime=60,
     params:
         spec=lambda wildcards: json.dumps(STUDY.model_spec(wildcards.model)),
-        asset=lambda wildcards, input: ["--asset", folder(input[0])] if input else [],
+        asset=lambda wildcards, input: (
+            ["--asset", folder(input.asset[0])] if input.asset else []
+        ),
         folder=lambda wildcards, output: folder(output[0]),
     message:
         "Prepare the model {wildcards.model} (safetensors, tokenizer, chat template)"

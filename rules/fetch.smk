@@ -3,6 +3,7 @@
 
 localrules:
     fetch,
+    assets,
 
 
 # Snakemake calls this when the jobs are known and none has started: not in a dry run, and not in the processes that run single jobs.
@@ -31,3 +32,23 @@ rule fetch:
         "Fetch {wildcards.asset} (pin {params.pin}) and check its sha256"
     shell:
         "python scripts/fetch.py {wildcards.asset} --output results/assets/{wildcards.asset} > {log} 2>&1"
+
+
+# No model is prepared before this: a wrong byte is told before any work on a GPU, even where other jobs go on after a failure.
+rule assets:
+    input:
+        [STUDY.asset(name) for name in STUDY.assets_needed],
+    output:
+        f"{RESULTS}/assets.txt",
+    log:
+        f"{LOGS}/assets.log",
+    priority: 30
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=500,
+        runtime=5,
+    message:
+        "Everything from outside is here and checked"
+    shell:
+        "printf '%s\\n' {input:q} > {output} 2> {log}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
-from untaxed.records import UserError
+from untaxed.records import ABSENT, UserError
 from untaxed.statistics import cohen_kappa, wilson
 
 # What a label of 1 means, and the verdicts that say the same.
@@ -37,7 +37,7 @@ def read_labelled(path: Path | str, limit: int | None = None, seed: int = 0) -> 
             for number, row in rows:
                 yield labelled_sample(row, number), human_label([row[name] for name in scores], path, number)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; {ABSENT}") from None
 
 
 def labelled_sample(row: dict, number: int) -> dict:

@@ -91,12 +91,17 @@ class Unavailable(Exception):
 # ---- the lock ---------------------------------------------------------------------------------------------------------------
 
 
-def load_lock(path: Path | str) -> dict[str, Asset]:
-    """Read and check assets.lock.yaml. Raises UserError that names the asset and the key."""
+def read_lock(path: Path | str) -> dict[str, Any]:
+    """The entries of assets.lock.yaml as they stand. Raises UserError where it is no mapping of assets."""
     value = read_yaml(path)
     if not isinstance(value, dict) or not isinstance(value.get("assets"), dict):
         raise UserError(f"{path}: needs a mapping `assets:` of asset ids")
-    return {name: _asset(str(path), name, entry) for name, entry in value["assets"].items()}
+    return value["assets"]
+
+
+def load_lock(path: Path | str) -> dict[str, Asset]:
+    """Read and check assets.lock.yaml. Raises UserError that names the asset and the key."""
+    return {name: _asset(str(path), name, entry) for name, entry in read_lock(path).items()}
 
 
 def find(lock: Mapping[str, Asset], asset_id: str) -> Asset:

@@ -78,7 +78,7 @@ def in_order(paths: Sequence[Path | str], root: Path | str = ".") -> list[Path]:
     return [path.relative_to(root) if path.is_relative_to(root) else path for path in found]
 
 
-def load_or_exit(mapping: dict, root: Path | str, files: Sequence[Path | str] = ()) -> Study:
+def load_or_exit(mapping: dict, root: Path | str = ".", files: Sequence[Path | str] = ()) -> Study:
     """`load` for the Snakefile: a faulty configuration prints its lines and ends with exit code 1, without a traceback."""
     try:
         return load(mapping, root, files)

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from untaxed.judges import JUDGES
-from untaxed.records import UserError, atomic_path, read_json, read_jsonl, read_yaml
+from untaxed.records import ABSENT, UserError, atomic_path, read_json, read_jsonl, read_yaml
 from untaxed.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def _cell(value: Any) -> Any:
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """Rows of metrics.csv with numbers as numbers and empty cells as None (text columns: ""). Raises UserError when a column is missing."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file; {ABSENT}")
     with Path(path).open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
         if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
@@ -340,7 +340,7 @@ def read_results(metrics_path: Path | str, items_path: Path | str) -> Results:
     import polars
 
     if not Path(items_path).is_file():
-        raise UserError(f"{items_path}: no such file")
+        raise UserError(f"{items_path}: no such file; {ABSENT}")
     metrics = read_metrics(metrics_path)
     try:
         items = polars.read_parquet(items_path)

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+ABSENT = "check the path, or run what makes the file (snakemake -n says which rule)"
+
 
 class UserError(Exception):
     """A mistake that the user can mend: one line that names the file, the key and the fix. Commands print it without a traceback."""
@@ -72,7 +74,7 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; {ABSENT}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON (line {error.lineno}: {error.msg}); delete it and run again") from None
 
@@ -86,11 +88,13 @@ def read_yaml(path: Path | str) -> Any:
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; {ABSENT}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        raise UserError(f"{path}: not YAML{where}: {getattr(error, 'problem', error)}") from None
+        raise UserError(
+            f"{path}: not YAML{where}: {getattr(error, 'problem', error)}; mend that line (brackets, quotes, indents)"
+        ) from None
 
 
 def write_jsonl(path: Path | str, records: Iterable[dict]) -> int:
@@ -106,7 +110,7 @@ def write_jsonl(path: Path | str, records: Iterable[dict]) -> int:
 def read_jsonl(path: Path | str) -> Iterator[dict]:
     """Stream the records of a JSON Lines file. Raises UserError with the line number when a line is cut or broken."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file; {ABSENT}")
     with Path(path).open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             try:

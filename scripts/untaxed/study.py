@@ -311,7 +311,9 @@ class Study:
 
     @cached_property
     def _lock(self) -> dict[str, dict]:
-        return read_yaml(self.root / "assets.lock.yaml")["assets"]
+        from untaxed.assets import read_lock
+
+        return read_lock(self.root / "assets.lock.yaml")
 
     @property
     def asset_names(self) -> set[str]:

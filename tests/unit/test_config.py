@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from untaxed.config import in_order, load, merge, read
+from untaxed.config import in_order, load, load_or_exit, merge, read
 from untaxed.records import UserError, nearest, read_yaml
 from untaxed.refinement import read_templates
 from untaxed.schema import schema
@@ -289,14 +289,16 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_configuration_gives_one_line_with_key_and_fix(wrong: str, organism: dict, root: Path) -> None:
+def test_a_wrong_configuration_ends_with_1_and_one_line_with_key_and_fix(wrong: str, organism: dict, root: Path, capsys) -> None:
+    """By the call that the Snakefile makes; tests/workflow/test_bad_input.py sees some of them on the command line."""
     key, value, named, fix = WRONG[wrong]
     changed = merge(organism, {"datasets": value}) if key == "datasets" else put(organism, key, value)
-    with pytest.raises(UserError) as caught:
-        load(changed, root)
-    line = str(caught.value)
-    assert "\n" not in line
-    assert line.startswith(f"config: {named}: "), line
+    with pytest.raises(SystemExit) as ended:
+        load_or_exit(changed, root)
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert (ended.value.code, said.out) == (1, "")
+    assert line.startswith(f"error: config: {named}: "), line
     assert fix in line
 
 
@@ -469,9 +471,9 @@ def test_a_reasoning_stage_at_paper_scale_can_be_planned(root: Path) -> None:
 
 def test_all_rows_of_a_study_are_those_that_it_trains_on_mixes_in_and_tests_with(root: Path) -> None:
     study = read([root / "config.yaml", *(root / f"studies/{name}.yaml" for name in ("organism", "smoke"))], root)
-    refined = "refined/organism-direct/organism/organism-dgr"
+    refined = [f"refined/organism-direct/organism/{name}" for name in ("organism-dgr-trace", "organism-dgr")]
     prepared = [f"datasets/organism-{name}" for name in ("chains", "curriculum", "direct", "harmful", "harmless")]
-    assert study.dataset_rows() == [f"results/smoke/{name}/rows.jsonl" for name in [*prepared, "distilled/organism-benign", refined]]
+    assert study.dataset_rows() == [f"results/smoke/{name}/rows.jsonl" for name in [*prepared, "distilled/organism-benign", *refined]]
 
 
 def test_datasets_that_others_are_cleaned_against_are_followed_to_the_end(organism: dict, root: Path) -> None:

@@ -3,7 +3,6 @@
 import re
 
 TARGETS = {
-    "assets",
     "datasets",
     "checkpoints",
     "metrics",

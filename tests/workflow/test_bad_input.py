@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 # what is wrong: (overlay, what the line says after the overlay's path)
 WRONG = {
@@ -147,6 +148,25 @@ def test_an_overlay_of_the_user_is_laid_over_the_study(copy, tmp_path: Path) -> 
     result = start(copy, "smoke", "-n", "--configfile", str(overlay))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Train organism--organism-direct-benign--organism-smoke--n10--s7" in result.stdout + result.stderr
+
+
+def test_a_pin_that_is_not_in_the_lock_is_one_line_before_the_first_job(copy) -> None:
+    lock = copy / "assets.lock.yaml"
+    whole = lock.read_text()
+    broken = yaml.safe_load(whole)
+    del next(source for source in broken["assets"]["star-1"]["sources"] if "github" in source)["commit"]
+    lock.write_text(yaml.safe_dump(broken))
+    try:
+        result = start(copy, "smoke", "assets", "--cores", "1")
+    finally:
+        lock.write_text(whole)
+    said = result.stdout + result.stderr
+    assert result.returncode == 1, said
+    (line,) = [line.strip() for line in said.splitlines() if "assets.lock.yaml" in line]
+    assert "assets.star-1.sources[1]" in line
+    assert "commit" in line
+    assert "Traceback" not in said
+    assert not list((copy / "results").rglob("asset.json"))
 
 
 def test_an_unknown_study_is_one_line_that_lists_the_studies(copy) -> None:
