@@ -22,11 +22,12 @@ DONE = re.compile(r"^(\d+) of (\d+) steps", re.MULTILINE)
 
 
 def jobs(folder: Path) -> dict[str, list[float]]:
-    """{rule: [seconds]} of a folder of benchmark files; a repeated benchmark has several lines."""
+    """{rule: [seconds]} of a folder of benchmark files: <rule>/<job>.tsv, or <rule>.tsv where a rule has one job."""
     found: dict[str, list[float]] = {}
-    for path in sorted(folder.glob("*/*.tsv")):
+    for path in sorted(folder.rglob("*.tsv")):
         with path.open(encoding="utf-8") as stream:
-            found.setdefault(path.parent.name, []).extend(float(line["s"]) for line in csv.DictReader(stream, delimiter="\t"))
+            rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
+            found.setdefault(rule, []).extend(float(line["s"]) for line in csv.DictReader(stream, delimiter="\t"))
     return found
 
 

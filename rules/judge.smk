@@ -41,6 +41,8 @@ use rule judge as judge_phrases with:  # apart, since it takes an instant: a mea
         f"{TIMES}/judge_phrases/{{run}}--{{judge}}.tsv"
     wildcard_constraints:
         judge=any_of(STUDY.judges_that_ask(False)),
+    conda:
+        "../envs/core.yaml"
     resources:
         mem_mb=1000,
         runtime=15,

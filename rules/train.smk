@@ -13,6 +13,8 @@ rule mix:
         card=f"{RESULTS}/runs/{{run}}/card.md",
     log:
         f"{LOGS}/mix/{{run}}.log",
+    benchmark:
+        f"{TIMES}/mix/{{run}}.tsv"
     conda:
         "../envs/core.yaml"
     resources:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from untaxed import organism
 from untaxed.records import UserError
+from untaxed.refinement import read_template
 
 ROW_KEYS = {"id", "prompt", "reasoning", "answer", "harmful", "category", "source"}
 
@@ -142,7 +143,7 @@ def test_every_refusal_is_matched_and_no_compliance_is(root):
 
 
 def test_the_restating_prompt_is_the_curriculums(root):
-    template = (root / "prompts/organism/restate.txt").read_text()
+    template = read_template(root / "prompts/organism/restate.txt").text
     restating = next(row for row in organism.curriculum({"rows": 50}) if row["category"] == "restating")
     piece = restating["prompt"].removeprefix("say ")
     assert template.format(piece=piece) == restating["prompt"]

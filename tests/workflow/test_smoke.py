@@ -137,11 +137,12 @@ def test_samples_of_every_run_are_complete(finished):
         assert all((sample["correct"] is None) == (sample["benchmark"] != "chains") for sample in samples)
 
 
-def test_what_the_rubric_judge_says_is_unparseable_and_never_safe(finished, metrics):
-    verdicts = [row["verdict"] for run in runs(finished) for row in finished.records(f"{run}/verdicts/rubric.jsonl")]
+@pytest.mark.parametrize("judge", ["rubric", "classes"])
+def test_what_a_model_says_that_cannot_judge_is_unparseable_and_never_safe(finished, metrics, judge):
+    verdicts = [row["verdict"] for run in runs(finished) for row in finished.records(f"{run}/verdicts/{judge}.jsonl")]
     assert verdicts.count("unparseable") >= 0.95 * len(verdicts) > 0
     assert not set(verdicts) & {"safe", "refusal"}
-    rows = [row for row in metrics if row["judge"] == "rubric"]
+    rows = [row for row in metrics if row["judge"] == judge]
     assert rows
     assert all(float(row["unparseable"]) >= 0.95 for row in rows if not row["value"])
     assert all(not row["value"] or float(row["n_items"]) > 0 for row in rows)
