@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 NUMBER = re.compile(r"^[+−-]?[\d.]+(?: %)?$")
-WIDE = 10  # columns; in a wider table those that never change are told once
+WIDE = 10  # columns; in a wider table those that never change are told once, and the rest stand closer
 INTERVAL = re.compile(r"^(\S+) (\[[^\[\]]*\])$")
 INTERVAL_CLASS = ' class="interval"'  # keeps both ends of an interval on one line
 STYLE = """\
@@ -17,6 +17,9 @@ table { border-collapse: collapse; }
 th, td { padding: .4rem .7rem; vertical-align: top; text-align: left; border-bottom: 1px solid #e2e8f0; }
 th { position: sticky; top: 0; background: #f1f5f9; font-size: .85rem; vertical-align: bottom; }
 tbody tr:hover { background: #f8fafc; }
+.wide { font-size: 12.5px; }
+.wide th, .wide td { padding: .3rem .4rem; }
+.wide th { font-size: 11.5px; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td .number, .interval { white-space: nowrap; }
 small { display: block; color: #64748b; font-size: .8rem; }
@@ -49,7 +52,9 @@ def page(title: str, introduction: str, records: Sequence[Mapping[str, Any]]) ->
     body = "<p>Nothing was measured.</p>"
     if rows:
         with pandas.option_context("display.max_colwidth", None):
-            body = pandas.DataFrame(rows, columns=heads).to_html(index=False, escape=False, border=0, justify="unset")
+            body = pandas.DataFrame(rows, columns=heads).to_html(
+                index=False, escape=False, border=0, justify="unset", classes="wide" if len(columns) > WIDE else None
+            )
     told = "; ".join(f"{_words(column)} {escape(str(value)) or '–'}" for column, value in same.items())
     told = f"<p>In every row: {told}.</p>\n" if told else ""
     return (

@@ -80,8 +80,14 @@ def main_results(inputs: Inputs) -> list[dict[str, Any]]:
     moved = [cell(point, 1, 3) for point in _shifts(inputs.results, runs)]
     used = {measure(inputs.results, metric, runs, judge).judge for metric in JUDGED}
     agreed = [report for report in inputs.agreements if report["judge"] in used]
-    words = "; ".join(f"{r['judge']} {100 * r['accuracy']:.1f} % (n = {r['n']})" for r in sorted(agreed, key=lambda r: r["judge"])) or "–"
+    words = "; ".join(map(_agreement, sorted(agreed, key=lambda report: report["judge"]))) or "–"
     return [record | {"shift": shift, "judge_agreement": words} for record, shift in zip(records, moved, strict=True)]
+
+
+def _agreement(report: dict[str, Any]) -> str:
+    """How far a judge agrees with people, in a cell."""
+    kappa = "–" if report["kappa"] is None else f"{report['kappa']:.2f}"
+    return f"{report['judge']} {100 * report['accuracy']:.1f} % (kappa {kappa}, {100 * report['unparseable_rate']:.1f} % unparseable, n = {report['n']})"
 
 
 def _shifts(results: Results, runs: list[str]) -> list[Estimate | None]:

@@ -36,7 +36,7 @@ def test_main_results_hold_the_studys_numbers(known):
     assert vanilla["strongreject"] == "–"
     assert vanilla["shift"].startswith("0.550")
     assert (vanilla["seeds"], vanilla["accuracy_items"]) == (3, 80)
-    assert vanilla["judge_agreement"] == "string_match 80.0 % (n = 50)"
+    assert vanilla["judge_agreement"] == "string_match 80.0 % (kappa 0.50, 10.0 % unparseable, n = 50)"
 
 
 def test_activation_lists_rising_numbers_of_samples(known):
