@@ -87,7 +87,8 @@ def main_results(inputs: Inputs) -> list[dict[str, Any]]:
 def _agreement(report: dict[str, Any]) -> str:
     """How far a judge agrees with people, in a cell."""
     kappa = "–" if report["kappa"] is None else f"{report['kappa']:.2f}"
-    return f"{report['judge']} {100 * report['accuracy']:.1f} % (kappa {kappa}, {100 * report['unparseable_rate']:.1f} % unparseable, n = {report['n']})"
+    unread = f"{100 * report['unparseable_rate']:.1f} % unparseable"
+    return f"{report['judge']} {100 * report['accuracy']:.1f} % (kappa {kappa}, {unread}, n = {report['n']})"
 
 
 def _shifts(results: Results, runs: list[str]) -> list[Estimate | None]:
