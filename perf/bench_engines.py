@@ -4,7 +4,8 @@
     python perf/bench_engines.py --model FOLDER --rows rows.jsonl --engines transformers
 
 Both run through engine.py on the same prompts and batch size. `start` is from the process's start to a loaded model, `speed` the tokens per
-second after it, and the break-even the tokens of a job from which vLLM is the faster whole process.
+second after it, and the break-even the tokens of a job from which vLLM is the faster whole process. From both follows what all evaluations of
+the study would take by each engine: as many starts as it has runs, and the tokens that its samples hold.
 """
 
 import json
@@ -60,6 +61,8 @@ def main() -> None:
         sides = {(e, k): (lambda e=e, k=k: side(e, k)) for k in options.types for e in options.engines}
         found = alternate(sides, options.repeats)
     text, record = results(found)
+    record["study"], said = whole_study(study, record["sides"])
+    text += said
     record |= {"repeats": options.repeats, "model": model.name, "prompts": len(prompts), "tokens": options.tokens, "batch": options.batch}
     text += f"\n{len(prompts)} prompts, up to {options.tokens} new tokens, batch size {options.batch}, greedy, model {model.name}, "
     text += f"vLLM {'compiled' if options.compile else 'eager'}. Medians of {options.repeats} (least to most), in turns.\n"
@@ -107,6 +110,18 @@ def results(found: dict[tuple[str, str], list[dict]]) -> tuple[str, dict]:
             when = "never" if tokens is None else f"from {number(tokens)} tokens a job"
             text += f"\n{kind}: vLLM is the faster whole process {when}.\n"
     return text, record
+
+
+def whole_study(study, sides: dict[str, dict]) -> tuple[dict, str]:
+    """Seconds of all evaluations of the study by each side, from its start, its speed and the tokens in the samples; and a table of them."""
+    from untaxed.records import read_jsonl
+
+    files = [made_file(Path(study.results) / "runs" / run / "samples.jsonl", study.name) for run in study.runs]
+    tokens = sum(sample["tokens"] for file in files for sample in read_jsonl(file))
+    seconds = {name: len(files) * side["start"]["median"] + tokens / side["speed"]["median"] for name, side in sides.items()}
+    rows = [[name, value] for name, value in sorted(seconds.items(), key=lambda item: item[1])]
+    head = f"\nAll {len(files)} evaluations of the study {study.name} ({tokens:,} tokens), every start counted:\n\n"
+    return {"evaluations": len(files), "tokens": tokens, "seconds": seconds}, head + table(["side", "seconds"], rows)
 
 
 def break_even(plain: dict, vllm: dict) -> float | None:
