@@ -4,8 +4,8 @@
     python perf/bench_engines.py --model FOLDER --rows rows.jsonl --engines transformers
 
 Both run through engine.py on the same prompts and batch size. `start` is from the process's start to a loaded model, `speed` the tokens per
-second after it, and the break-even the tokens of a job from which vLLM is the faster whole process. From both follows what all evaluations of
-the study would take by each engine: as many starts as it has runs, and the tokens that its samples hold.
+second after it, and the break-even the tokens of a job from which vLLM is the faster whole process. From both follows what all evaluations
+of the study would take by each engine: as many starts as it has runs, and the tokens that its samples hold.
 """
 
 import json
@@ -113,7 +113,7 @@ def results(found: dict[tuple[str, str], list[dict]]) -> tuple[str, dict]:
 
 
 def whole_study(study, sides: dict[str, dict]) -> tuple[dict, str]:
-    """Seconds of all evaluations of the study by each side, from its start, its speed and the tokens in the samples; and a table of them."""
+    """Seconds of all evaluations of the study by each side, from its start, its speed and the tokens in the samples; and a table."""
     from untaxed.records import read_jsonl
 
     files = [made_file(Path(study.results) / "runs" / run / "samples.jsonl", study.name) for run in study.runs]
