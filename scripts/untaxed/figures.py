@@ -863,6 +863,7 @@ def _variant_order(results: Results, members: Sequence[str], report: dict | None
 def _variant_name(results: Results, members: Sequence[str], report: dict | None) -> str:
     fields = results.runs[members[0]]
     name = f"{label(fields['method'])}, {fields['source']}" if fields["source"] != ABLATION else fields["recipe"]
+    name += " + benign rows" if fields["benign"] else ""
     if report is None:
         return name
     told = refined_as(report)

@@ -17,9 +17,9 @@ table { border-collapse: collapse; }
 th, td { padding: .4rem .7rem; vertical-align: top; text-align: left; border-bottom: 1px solid #e2e8f0; }
 th { position: sticky; top: 0; background: #f1f5f9; font-size: .85rem; vertical-align: bottom; }
 tbody tr:hover { background: #f8fafc; }
-.wide { font-size: 12.5px; }
-.wide th, .wide td { padding: .3rem .4rem; }
-.wide th { font-size: 11.5px; }
+.wide { font-size: 12px; }
+.wide th, .wide td { padding: .3rem .25rem; }
+.wide th { font-size: 11px; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td .number, .interval { white-space: nowrap; }
 small { display: block; color: #64748b; font-size: .8rem; }
