@@ -51,7 +51,7 @@ rule train:
     priority: 10  # everything waits for it
     conda:
         "../envs/train.yaml"
-    threads: STUDY.config.compute.threads
+    threads: lambda wildcards: STUDY.train_threads(wildcards.run)
     resources:
         gpu=STUDY.train_gpus,
         nodes=1,

@@ -287,9 +287,14 @@ class Vllm(Strict):
 
 
 class Compute(Strict):
-    """What one job gets. `gpus: auto` asks for one GPU where the machine that plans has one."""
+    """What one job gets. `gpus: auto` asks for one GPU where the machine that plans has one.
+
+    `stage_threads` (default: `threads`) is for a reasoning stage, for which everything waits: it may take all cores where later jobs lie
+    side by side with fewer.
+    """
 
     threads: Count = 2
+    stage_threads: Count | None = None
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     train_gpus: Annotated[int, Field(ge=0)] | None = None
     engine: Literal["auto", "transformers", "vllm"] = "auto"

@@ -765,6 +765,10 @@ class Study:
     def judge_threads(self, judge: str) -> int:
         return self.config.compute.threads if self.config.judges[judge].model else 1
 
+    def train_threads(self, run: str) -> int:
+        compute = self.config.compute
+        return (compute.stage_threads if run in self.stages else None) or compute.threads
+
     def launcher(self) -> str:
         """How a training starts: plain Python, or accelerate with one process per GPU."""
         return f"accelerate launch --num_processes {self.train_gpus} --mixed_precision no" if self.train_gpus > 1 else "python"

@@ -469,6 +469,15 @@ def test_a_reasoning_stage_at_paper_scale_can_be_planned(root: Path) -> None:
     assert not load(paper, root).stages  # the paper's own study starts from a reasoner
 
 
+def test_a_reasoning_stage_may_take_more_threads_than_what_follows(root: Path) -> None:
+    files = [root / "config.yaml", root / "studies/laptop.yaml"]
+    study = read(files, root)
+    safety = next(run for run in study.trained if run not in study.stages)
+    assert [study.train_threads(run) for run in ("reasoning--smollm2-reasoner", safety)] == [2, 1]
+    changed = merge(merge(*map(read_yaml, files)), {"compute": {"stage_threads": None}})
+    assert load(changed, root).train_threads("reasoning--smollm2-reasoner") == 1
+
+
 def test_all_rows_of_a_study_are_those_that_it_trains_on_mixes_in_and_tests_with(root: Path) -> None:
     study = read([root / "config.yaml", *(root / f"studies/{name}.yaml" for name in ("organism", "smoke"))], root)
     refined = [f"refined/organism-direct/organism/{name}" for name in ("organism-dgr-trace", "organism-dgr")]
