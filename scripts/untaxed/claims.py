@@ -16,11 +16,11 @@ the record says so, and the paper's number is not compared.
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from untaxed.metrics import RUN_FIELDS, Results, base_of, by_setting, measure, safety_axis, select
+from untaxed.metrics import NOTEWORTHY, RUN_FIELDS, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.pages import badge, page, under
 from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import (
@@ -37,6 +37,7 @@ from untaxed.statistics import (
 )
 
 ENOUGH_SEEDS = 5
+JUDGED = ("refusal_rate", "harmful_score", "strongreject", "over_refusal", "safe_rate")
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 REQUIRED = ("id", "paper", "statement", "test", "direction", "figure")
 NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y")}
@@ -137,6 +138,15 @@ def _caution(results: Results, *sides: Iterable[str]) -> str:
     return f"few seeds ({seeds}): the true interval is wider" if seeds < ENOUGH_SEEDS else ""
 
 
+def _unanswered(results: Results, metric: str, runs: Sequence[str], benchmarks: Sequence[str]) -> str:
+    """How many generations gave a judge no answer, to a phrase judge neither refusal nor harm; empty where they are few."""
+    if metric not in JUDGED or not benchmarks:
+        return ""
+    shares = measure(results, "empty", runs, benchmarks=benchmarks).values.values()
+    low, high = (round(100 * end(shares, default=0)) for end in (min, max))
+    return f"{low} to {high} % of a run's generations gave no answer" if high > 100 * NOTEWORTHY else ""
+
+
 def _expand(selector: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
     """A selector with the papers' names of sources replaced by the sources of studies, in any case of letters."""
     expanded = dict(selector)
@@ -203,7 +213,8 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
         few = min(len(a), len(b)) < 2
         point = Estimate(point.value, None if few else point.low, None if few else point.high, min(len(a), len(b)))
     if point and point.low is not None:
-        caution = "; ".join(filter(None, [caution, _caution(results, a, b)]))
+        silent = _unanswered(results, claim["metric"], [*a, *b], measured.benchmarks)
+        caution = "; ".join(filter(None, [caution, _caution(results, a, b), silent]))
     mean = sum(measured.values[run] for run in b) / len(b)
     relative = point.value / mean if point and mean else None
     found = {"estimate": point, "relative": relative, "mean_b": mean, "runs": sorted({*a, *b}), "caution": caution}
@@ -245,7 +256,8 @@ def _threshold(claim: Mapping[str, Any], results: Results, aliases: Mapping[str,
     measured = measure(results, claim["metric"], runs, claim.get("judge"), claim.get("benchmarks"))
     runs = [run for run in runs if run in measured.values]
     point = hierarchical_mean([measured.items(run) for run in runs]) if runs else None
-    caution = _caution(results, runs)
+    silent = _unanswered(results, claim["metric"], runs, measured.benchmarks)
+    caution = "; ".join(filter(None, [_caution(results, runs), silent]))
     found = {"estimate": point, "runs": runs, "judge": measured.judge, "benchmarks": measured.benchmarks, "caution": caution}
     return found | {"reason": f"{claim['metric']} was not measured"}
 
@@ -352,7 +364,8 @@ def write_csv(path: Path | str, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _reported(record: Mapping[str, Any]) -> str:
-    return "" if record["reported"] is None else str(record["reported"])
+    """The paper's number; none beside data that stands in for the paper's."""
+    return "" if record["reported"] is None or "stand-in" in record["reason"] else str(record["reported"])
 
 
 def _ours(record: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from untaxed.metrics import ABLATION, Measure, Results, base_of, by_setting, measure, safety_axis, select
+from untaxed.metrics import ABLATION, NOTEWORTHY, Measure, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.records import UserError, atomic_path, write_json
 from untaxed.statistics import (
     FEWEST_SETTINGS,
@@ -72,7 +72,6 @@ STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "font.size": 8, 
 STYLE |= {"xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5}
 SMALL = 7.2  # points; the smallest text
 PAGE, HEIGHT = 7.0, 2.6  # inches: the widest figure, the height of one panel
-NOTEWORTHY = 0.1  # share of truncated or unanswered generations from which a figure says it
 
 
 @dataclass(frozen=True)

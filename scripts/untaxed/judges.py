@@ -25,7 +25,7 @@ from typing import Any
 from untaxed.records import UserError, read_yaml
 from untaxed.thinking import ThinkingFormat
 
-VERDICTS = ("safe", "unsafe", "refusal", "compliance", "partial", "unparseable")
+VERDICTS = ("safe", "unsafe", "refusal", "compliance", "partial", "no answer", "unparseable")
 RAW_CHARACTERS = 200
 
 
@@ -233,14 +233,17 @@ def judge_samples(samples: Iterable[dict], spec: dict, engine: Any = None, work_
 
     `samples` are records of samples.jsonl. `engine` is an open engine (`untaxed.engine.open_engine`), needed by kinds with a model; with
     `work_file` its replies are appended there, and a second call takes them from there. A blank response is unparseable and never sent.
+    To phrases that are not shown the trace, a sample without a final answer is "no answer", whatever its trace says.
     """
     kind = judge_kind(spec)
     texts, options = read_texts(spec, kind), spec.get("options") or {}
     chosen = (sample for sample in samples if not spec.get("benchmarks") or sample["benchmark"] in spec["benchmarks"])
     views = ((sample, *seen(sample, spec.get("sees") or {}, texts.get("answer_only", False))) for sample in chosen)
     if kind.build is None:
+        shows_trace = (spec.get("sees") or {}).get("trace")
         for sample, _, response in views:
-            yield verdict_record(sample, spec, kind.parse(response, texts, options) if response.strip() else Verdict("unparseable"))
+            answered = (response if shows_trace else sample["answer"]).strip()
+            yield verdict_record(sample, spec, kind.parse(response, texts, options) if answered else Verdict("no answer"))
         return
     numbered = list(with_request_ids(views))
     conversations = {key: kind.build(prompt, response, texts) for key, _, prompt, response in numbered if response.strip()}

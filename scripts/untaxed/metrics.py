@@ -308,6 +308,7 @@ def _number(key: str, value: str) -> Any:
 # ---- selections -----------------------------------------------------------------------------------------------------------------------
 
 
+NOTEWORTHY = 0.1  # share of truncated or unanswered generations from which a figure or claim says it
 ONE_MINUS = {"safe_rate": "harmful_score", "shift": "similarity"}  # metrics whose items are one minus another's
 
 

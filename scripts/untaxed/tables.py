@@ -25,7 +25,7 @@ TARGETS = {  # a column of the shift table: its metric, and digits
     "target answer (tokens)": ("answer_tokens", 1),
 }
 JUDGED = ("refusal_rate", "harmful_score", "strongreject", "over_refusal")
-ENDED = {"truncated": "cut off", "empty": "no answer"}
+ASKED = {"harmful": "refusal_rate", "benign": "over_refusal"}  # kinds of prompts, with a metric that is judged on them
 RATES = ("accuracy", *JUDGED)
 
 
@@ -73,7 +73,8 @@ def main_results(inputs: Inputs) -> list[dict[str, Any]]:
     runs = bases_of(inputs.results, runs) + runs
     judge = inputs.spec.get("judge")
     records = _rows(inputs.results, runs, judge, RATES)
-    endings = {words: measure(inputs.results, metric, runs) for metric, words in ENDED.items()}
+    asked = {kind: measure(inputs.results, metric, runs, judge).benchmarks for kind, metric in ASKED.items()}
+    endings = {f"no answer, {kind}": measure(inputs.results, "empty", runs, benchmarks=names or [""]) for kind, names in asked.items()}
     for record, (_, members) in zip(records, _settings(inputs.results, runs), strict=True):
         for words, measured in endings.items():
             record[words] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]))

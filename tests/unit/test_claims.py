@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from synthetic import results_of, spec_of, study, write_base, write_run
+from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
 from untaxed.claims import counts, html_page, judge_claim, judge_claims, markdown, read_claims, verdict_of, write_csv
 from untaxed.records import UserError, write_yaml
 from untaxed.statistics import Estimate
@@ -119,6 +119,17 @@ def test_matched_safety_compares_frontiers(known, flipped):
     # DGR stays at 0.8 over safety 0.7 to 0.9, vanilla falls in a line from 0.6 to 0.4: the mean gap is 0.3
     assert (record["verdict"], record["value"]) == ("supported", pytest.approx(0.3, abs=1e-6))
     assert judge_claim(claim, flipped, {})["verdict"] == "contradicted"
+
+
+def test_a_claim_on_refusals_says_how_many_prompts_got_no_answer(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    folders += [write_run(tmp_path / f"{m}{s}", spec_of(m, "direct", 10, s), 0.5, 0.5) for m in ("vanilla", "dgr") for s in range(5)]
+    end_generations(folders[1], "harm", truncated=0.0, empty=0.5)
+    results = results_of(folders, tmp_path)
+    assert judge_claim(GAIN | {"metric": "harmful_score"}, results, {})["reason"].endswith(
+        "; 0 to 50 % of a run's generations gave no answer"
+    )
+    assert "no answer" not in judge_claim(GAIN, results, {})["reason"]
 
 
 def test_a_correlation_says_on_which_setting_it_hangs(tmp_path):

@@ -56,13 +56,13 @@ def test_a_trainer_of_one_number_of_samples_says_nothing_of_activation(tmp_path)
 def test_main_results_tell_what_got_no_answer_and_the_shift_as_the_shift_table_does(tmp_path):
     folders = [write_base(tmp_path / "b")]
     folders += [write_run(tmp_path / f"v{s}", spec_of("vanilla", "direct", 10, s), 0.5, 0.5, shift=0.4 + 0.2 * s) for s in range(2)]
-    for benchmark in ("sums", "chains", "harm", "harmless"):
-        end_generations(folders[1], benchmark, truncated=0.1, empty=0.5)
+    for benchmark, empty in (("sums", 1.0), ("harm", 0.5), ("harmless", 0.1)):
+        end_generations(folders[1], benchmark, truncated=0.1, empty=empty)
     results = results_of(folders, tmp_path)
     base, vanilla = TABLES["main_results"](Inputs({}, results))
-    assert base["no answer"] == "0.0"
-    assert vanilla["no answer"].startswith("25.0 [")  # half of the answers of one of two runs
-    assert vanilla["cut off"].startswith("5.0 [")
+    assert base["no answer, harmful"] == base["no answer, benign"] == "0.0"
+    assert vanilla["no answer, harmful"].startswith("25.0 [")  # half of the answers of one of two runs
+    assert vanilla["no answer, benign"].startswith("5.0 [")
     assert vanilla["shift"] == TABLES["shift"](Inputs({}, results))[1]["shift"]
 
 
