@@ -284,7 +284,8 @@ def light_jobs(study: Study) -> int:
     config = study.config
     prepared = [name for name in study.models_needed if config.models[name].base is None]
     results = len(config.study.figures) + len(config.study.tables) + 1  # the claims
-    return len(study.assets_needed) + len(study.datasets_needed) + len(prepared) + len(study.refined) + len(study.specs) + 2 + results
+    once = len(("assets", "list_runs", "collect"))
+    return len(study.assets_needed) + len(study.datasets_needed) + len(prepared) + len(study.refined) + len(study.specs) + once + results
 
 
 def _experiments(names: list[str], found: Budget) -> str:
