@@ -23,7 +23,7 @@ def main() -> None:
     prepare(options)
     before = machine()
     study = load_study(options.study)
-    trained = next(name for name, model in study.config.models.items() if model.base)
+    trained = next(iter(study.runs.values()))["model"]
     raw = study.config.models[trained].base
     families = raw_accuracy(study, raw, options.families, options.items)
     sizes = accuracy_by_size(study, trained, options.items)
