@@ -84,6 +84,18 @@ def row_button(page, title: str, icon: str):
     return WebDriverWait(page, 30).until(lambda chrome: chrome.find_elements("xpath", button))[0]
 
 
+def press(page, title: str, icon: str) -> None:
+    """Click a button of the list, which may still be moving into its place."""
+    from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def pressed(chrome) -> bool:
+        row_button(chrome, title, icon).click()
+        return True
+
+    WebDriverWait(page, 30, ignored_exceptions=[ElementClickInterceptedException, StaleElementReferenceException]).until(pressed)
+
+
 def titles(finished) -> list[str]:
     return [finished.json(f"paper_figures/smoke/{path.name}")["title"] for path in (finished / "paper_figures/smoke").glob("*.json")]
 
@@ -103,13 +115,13 @@ def test_a_figure_and_its_caption_open(figures, finished):
     from selenium.webdriver.support.ui import WebDriverWait
 
     title = "Safety tax against distribution shift"
-    row_button(figures, title, "eye").click()
+    press(figures, title, "eye")
     picture = "//img[contains(@src, 'filename=shift_tax.png')]"
     WebDriverWait(figures, 30).until(lambda chrome: chrome.find_elements("xpath", picture))
     image = figures.find_element("xpath", picture)
     WebDriverWait(figures, 30).until(lambda chrome: image.get_property("naturalWidth") > 500)
     assert image.size["width"] > 300
-    row_button(figures, title, "information-circle").click()
+    press(figures, title, "information-circle")
     caption = finished.json("paper_figures/smoke/shift_tax.json")["caption"]
     WebDriverWait(figures, 30).until(lambda chrome: caption in " ".join(body(chrome).split()))
 
@@ -148,7 +160,7 @@ def test_a_click_shows_the_claims_with_their_verdicts(page, finished):
     page.refresh()
     displayed(page, "Claims").click()
     claims = finished.json("results/smoke/claims.json")
-    row_button(page, claims["counts"], "eye").click()
+    press(page, claims["counts"], "eye")
     text = shown_page(page)
     assert all(f"{claim['verdict']} {' '.join(claim['statement'].split())}" in text for claim in claims["claims"])
 
@@ -156,7 +168,7 @@ def test_a_click_shows_the_claims_with_their_verdicts(page, finished):
 def test_a_click_shows_a_table(page, finished):
     page.refresh()
     displayed(page, "Tables").click()
-    row_button(page, "Judges", "eye").click()
+    press(page, "Judges", "eye")
     text = shown_page(page)
     with (finished / "results/smoke/tables/judges.csv").open() as file:
         for row in csv.DictReader(file):
