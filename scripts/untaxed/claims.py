@@ -89,7 +89,7 @@ def judge_claim(
     words = f"stand-in data of the same form: {', '.join(standing)}" if standing else ""
     record |= {"bound": bound, "verdict": verdict, "reason": "; ".join(filter(None, [reason, found.pop("caution", ""), words]))}
     record |= {key: None if point is None else getattr(point, key) for key in ("value", "low", "high", "n")}
-    record |= {"runs": [], "judge": "", "benchmarks": [], "sources": sources} | found
+    record |= {"runs": [], "judge": "", "benchmarks": [], "sources": sources, "stand_ins": standing} | found
     return record | {"reported_inside": None if standing else _reported_inside(claim.get("reported"), point, record.get("relative"))}
 
 
@@ -365,7 +365,7 @@ def write_csv(path: Path | str, records: Iterable[Mapping[str, Any]]) -> None:
 
 def _reported(record: Mapping[str, Any]) -> str:
     """The paper's number; none beside data that stands in for the paper's."""
-    return "" if record["reported"] is None or "stand-in" in record["reason"] else str(record["reported"])
+    return "" if record["reported"] is None or record["stand_ins"] else str(record["reported"])
 
 
 def _ours(record: Mapping[str, Any]) -> str:
