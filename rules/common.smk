@@ -17,6 +17,12 @@ RESULTS = STUDY.results
 LOGS = f"logs/{STUDY.name}"
 TIMES = f"{RESULTS}/benchmarks"
 
+if workflow.is_main_process and not FILES[1:]:  # what a bare `snakemake` plans is not what a laptop can run
+    print(
+        f"Study {STUDY.name} (config.yaml): {len(STUDY.trained)} trainings, for GPUs. Another: --configfile studies/laptop.yaml",
+        file=sys.stderr,
+    )
+
 if STUDY.gpus == 0:  # its jobs ask for no GPU, so none of them may use one
     os.environ.update(CUDA_VISIBLE_DEVICES="")
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from untaxed.metrics import NOTEWORTHY, RUN_FIELDS, Results, base_of, by_setting, measure, safety_axis, select
+from untaxed.metrics import NOTEWORTHY, REPEATS, RUN_FIELDS, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.pages import badge, page, under
 from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import (
@@ -37,6 +37,7 @@ from untaxed.statistics import (
 )
 
 ENOUGH_SEEDS = 5
+SHARES = ("accuracy", "safe_rate", "strongreject", "refusal_rate", "harmful_score", "over_refusal", "safety_tax")  # said in points
 JUDGED = ("refusal_rate", "harmful_score", "strongreject", "over_refusal", "safe_rate")
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 REQUIRED = ("id", "paper", "statement", "test", "direction", "figure")
@@ -82,27 +83,39 @@ def judge_claim(
     point: Estimate | None = found.pop("estimate", None)
     bound = claim.get("bound", 0.0)
     missing = found.pop("without", "not run"), found.pop("reason", "")
-    verdict, reason = missing if point is None else verdict_of(point, claim["direction"], bound)
+    points = claim["test"] != "correlation" and claim["metric"] in SHARES
+    verdict, reason = missing if point is None else verdict_of(point, claim["direction"], bound, points)
     record = {key: claim[key] for key in REQUIRED} | {"reported": claim.get("reported"), "note": claim.get("note", "")}
     sources = sorted({results.runs[run]["source"] for run in found.get("runs", ()) if results.runs[run]["method"] != "none"})
     standing = sorted({source for name in _named_sources(claim) for source in stand_ins.get(name, ())} & set(sources))
     words = f"stand-in data of the same form: {', '.join(standing)}" if standing else ""
-    record |= {"bound": bound, "verdict": verdict, "reason": "; ".join(filter(None, [reason, found.pop("caution", ""), words]))}
+    counted = "settings" if claim["test"] == "correlation" else "runs" if claim.get("at") else "items"
+    record |= {"points": points, "counted": counted, "bound": bound, "verdict": verdict}
+    record["reason"] = "; ".join(filter(None, [reason, found.pop("caution", ""), words]))
     record |= {key: None if point is None else getattr(point, key) for key in ("value", "low", "high", "n")}
     record |= {"runs": [], "judge": "", "benchmarks": [], "sources": sources, "stand_ins": standing} | found
+    record["bases"] = sorted({results.runs[run]["base"] for run in record["runs"]})
     return record | {"reported_inside": None if standing else _reported_inside(claim.get("reported"), point, record.get("relative"))}
 
 
-def verdict_of(point: Estimate, direction: str, bound: float) -> tuple[str, str]:
-    """The verdict that the interval gives, and why in words."""
+def verdict_of(point: Estimate, direction: str, bound: float, points: bool = False) -> tuple[str, str]:
+    """The verdict that the interval gives, and why in words; `points`: the value is a share, said in points of a hundred."""
     if point.low is None or point.high is None:
         return "inconclusive", "no interval: not enough runs"
-    interval = f"[{point.low:+.3f}, {point.high:+.3f}]"
+    interval, limit = _interval(point.low, point.high, points), f"{bound * (100 if points else 1):.3g}"
     above, below = point.low > bound, point.high < bound
     if not above and not below:
-        return "inconclusive", f"the interval {interval} crosses {bound:+.3g}"
+        return "inconclusive", f"the interval {interval} crosses {limit}"
     side = "above" if above else "below"
-    return "supported" if above == (direction == "greater") else "contradicted", f"the interval {interval} lies {side} {bound:+.3g}"
+    return "supported" if above == (direction == "greater") else "contradicted", f"the interval {interval} lies {side} {limit}"
+
+
+def _signed(value: float, points: bool) -> str:
+    return f"{100 * value:+.1f}" if points else f"{value:+.3f}"
+
+
+def _interval(low: float, high: float, points: bool) -> str:
+    return f"[{_signed(low, points)}, {_signed(high, points)}]"
 
 
 def _reported_inside(reported: Any, point: Estimate | None, relative: float | None) -> dict[str, bool | None] | None:
@@ -134,7 +147,8 @@ def _caution(results: Results, *sides: Iterable[str]) -> str:
     trained = [[run for run in side if results.runs[run]["method"] != "none"] for side in sides]
     if any(len(runs) == 1 for runs in trained):
         return "one run: the interval covers items, not seeds"
-    seeds = min((len({results.runs[run]["seed"] for run in runs}) for runs in trained if runs), default=ENOUGH_SEEDS)
+    drawn = [{(results.runs[run]["base"], results.runs[run]["seed"]) for run in runs} for runs in trained if runs]
+    seeds = min(map(len, drawn), default=ENOUGH_SEEDS)
     return f"few seeds ({seeds}): the true interval is wider" if seeds < ENOUGH_SEEDS else ""
 
 
@@ -208,7 +222,8 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
     else:
         caution = "runs are not paired"
     a, b = (sorted(set(keys.values())) for keys in (keys_a, keys_b))
-    point = paired_bootstrap(*({key: measured.items(run) for key, run in keys.items()} for keys in (keys_a, keys_b)))
+    origins = {key: results.runs[run]["base"] for key, run in (*keys_b.items(), *keys_a.items())}
+    point = paired_bootstrap(*({key: measured.items(run) for key, run in keys.items()} for keys in (keys_a, keys_b)), origins)
     if point and not any(measured.scores.values()):  # without items only seeds can be drawn, and it takes two
         few = min(len(a), len(b)) < 2
         point = Estimate(point.value, None if few else point.low, None if few else point.high, min(len(a), len(b)))
@@ -218,6 +233,7 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
     mean = sum(measured.values[run] for run in b) / len(b)
     relative = point.value / mean if point and mean else None
     found = {"estimate": point, "relative": relative, "mean_b": mean, "runs": sorted({*a, *b}), "caution": caution}
+    found |= {} if any(measured.scores.values()) else {"counted": "runs"}
     return found | {"judge": measured.judge, "benchmarks": measured.benchmarks, "reason": "no item was scored on both sides"}
 
 
@@ -225,7 +241,7 @@ def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[s
     safety_metric = claim.get("safety") or safety_axis(results, a + b)
     safety = measure(results, safety_metric, a + b, claim.get("judge"))
     gained = measure(results, claim["metric"], a + b, benchmarks=claim.get("benchmarks"))
-    fields = [key for key in RUN_FIELDS if key not in ("run", "seed", *claim["a"], *claim["b"])]
+    fields = [key for key in RUN_FIELDS if key not in (*REPEATS, *claim["a"], *claim["b"])]
     a, b = ([run for run in side if run in safety.values and run in gained.values] for side in (a, b))
     settings = {run: tuple(results.runs[run][key] for key in fields) for run in (*a, *b)}
     sides = [[(settings[run], safety.values[run], gained.values[run]) for run in side] for side in (a, b)]
@@ -236,7 +252,8 @@ def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[s
         return found | {
             "reason": f"the two sides share {100 * max(0.0, shared):.1f} points of safety, fewer than {100 * SHARED_SAFETY:.0f}"
         }
-    point = matched_difference(*([(settings[run], safety.items(run), gained.items(run)) for run in side] for side in (a, b)))
+    points = ([(settings[run], safety.items(run), gained.items(run)) for run in side] for side in (a, b))
+    point = matched_difference(*points, [results.runs[run]["base"] for run in (*a, *b)])
     caution = _caution(results, a, b) if point and point.low is not None else ""
     return found | {"estimate": point, "caution": caution, "reason": "too few runs"}
 
@@ -255,7 +272,7 @@ def _threshold(claim: Mapping[str, Any], results: Results, aliases: Mapping[str,
         return {"reason": f"no runs for {_words(claim, 'a')}"}
     measured = measure(results, claim["metric"], runs, claim.get("judge"), claim.get("benchmarks"))
     runs = [run for run in runs if run in measured.values]
-    point = hierarchical_mean([measured.items(run) for run in runs]) if runs else None
+    point = hierarchical_mean([measured.items(run) for run in runs], [measured.bases[run] for run in runs]) if runs else None
     silent = _unanswered(results, claim["metric"], runs, measured.benchmarks)
     caution = "; ".join(filter(None, [_caution(results, runs), silent]))
     found = {"estimate": point, "runs": runs, "judge": measured.judge, "benchmarks": measured.benchmarks, "caution": caution}
@@ -303,12 +320,12 @@ def _words(claim: Mapping[str, Any], side: str) -> str:
 def markdown(records: Iterable[Mapping[str, Any]], study: str) -> str:
     """The claims as one Markdown table with a line of counts."""
     records = list(records)
-    lines = [f"# Claims, judged by the study {study}", "", counts(records), ""]
+    lines = [f"# Claims, judged by the study {study}", "", counts(records), "", _bases(records), ""]
     lines += ["| claim | reported | ours | n | verdict | why | figure |", "|---|---|---|---|---|---|---|"]
     for record in records:
         figure = f"paper_figures/{study}/{record['figure']}.pdf"
         cells = [f"**{record['id']}**: {record['statement']} ({record['paper']})", _reported(record), _ours(record)]
-        cells += [record["n"] or "", f"**{record['verdict']}**", record["reason"], f"`{figure}`"]
+        cells += [_counted(record), f"**{record['verdict']}**", record["reason"], f"`{figure}`"]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -331,11 +348,19 @@ def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
                 "verdict": badge(record["verdict"]),
                 "claim": under(record["statement"], record["id"], record["paper"]),
                 "ours": under(ours, interval, *relative, reported and f"paper: {reported}"),
-                "n": record["n"] or "",
+                "n": _counted(record),
                 "why": under(record["reason"], f"figure: {record['figure']}"),
             }
         )
-    return page(f"Claims, judged by the study {study}", f"{counts(records)}. Brackets hold 95 % intervals.", rows)
+    head = f"{counts(records)}. Brackets hold 95 % intervals. {_bases(records)}"
+    return page(f"Claims, judged by the study {study}", head, rows)
+
+
+def _bases(records: Iterable[Mapping[str, Any]]) -> str:
+    """How many base models all verdicts rest on, and what that means for the intervals."""
+    number = len({base for record in records for base in record["bases"]})
+    rest = "no interval covers what another would do" if number == 1 else "intervals draw them too, but so few make them too narrow"
+    return f"All runs start from {number or 'no'} base model{'s' * (number != 1)}" + (f": {rest}." if number < ENOUGH_SEEDS else ".")
 
 
 def write_csv(path: Path | str, records: Iterable[Mapping[str, Any]]) -> None:
@@ -350,6 +375,7 @@ def write_csv(path: Path | str, records: Iterable[Mapping[str, Any]]) -> None:
         "low",
         "high",
         "n",
+        "counted",
         "bound",
         "direction",
         "reason",
@@ -363,6 +389,11 @@ def write_csv(path: Path | str, records: Iterable[Mapping[str, Any]]) -> None:
             writer.writerow([f"{record[key]:.6g}" if isinstance(record[key], float) else record[key] for key in columns])
 
 
+def _counted(record: Mapping[str, Any]) -> str:
+    """How many of what the interval rests on."""
+    return f"{record['n']} {record['counted']}" if record["n"] else ""
+
+
 def _reported(record: Mapping[str, Any]) -> str:
     """The paper's number; none beside data that stands in for the paper's."""
     return "" if record["reported"] is None or record["stand_ins"] else str(record["reported"])
@@ -371,5 +402,7 @@ def _reported(record: Mapping[str, Any]) -> str:
 def _ours(record: Mapping[str, Any]) -> str:
     if record["value"] is None:
         return ""
-    text = f"{record['value']:+.3f}" + (f" [{record['low']:+.3f}, {record['high']:+.3f}]" if record["low"] is not None else "")
+    points = record["points"]
+    text = _signed(record["value"], points) + (f" {_interval(record['low'], record['high'], points)}" if record["low"] is not None else "")
+    text += " points" if points else ""
     return text + (f"; relative {100 * record['relative']:+.1f} %" if record.get("relative") is not None else "")

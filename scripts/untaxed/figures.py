@@ -206,7 +206,8 @@ def series(results: Results, runs: Sequence[str], fields: Sequence[str]) -> dict
 
 def estimate(measured: Measure, runs: Iterable[str]) -> Estimate | None:
     """Mean over runs and items of the runs that were measured, in percent of 1, with its hierarchical interval."""
-    return hierarchical_mean([measured.scores[run] for run in sorted(runs) if measured.scores.get(run)])
+    scored = [run for run in sorted(runs) if measured.scores.get(run)]
+    return hierarchical_mean([measured.scores[run] for run in scored], [measured.bases[run] for run in scored])
 
 
 def tax_interval(results: Results, accuracy: Measure, runs: Iterable[str]) -> Estimate | None:
@@ -215,7 +216,7 @@ def tax_interval(results: Results, accuracy: Measure, runs: Iterable[str]) -> Es
     if not pairs:
         return None
     return paired_bootstrap(
-        *({run: accuracy.scores[name] for run, name in each} for each in (pairs.items(), zip(pairs, pairs, strict=True)))
+        *({run: accuracy.scores[name] for run, name in each} for each in (pairs.items(), zip(pairs, pairs, strict=True))), pairs
     )
 
 
@@ -293,7 +294,7 @@ def safety_reasoning_plane(inputs: Inputs) -> Drawing:
         gap, text = _gap_at_matched_safety(results, members, safety, accuracy, corners)
         if gap is not None:
             for method, line in corners.items():
-                axes.plot(*([100 * corner[axis] for corner in line] for axis in (0, 1)), color=colour(method), lw=1.2, alpha=0.8)
+                axes.plot(*([100 * corner[axis] for corner in line] for axis in (0, 1)), color=colour(method), lw=5, alpha=0.25, zorder=1)
         axes.set_title(title, loc="left", fontweight="bold", pad=26)
         axes.text(0, 1.02, text, transform=axes.transAxes, fontsize=SMALL, va="bottom")
         _plane_legend(axes, results, members, bases, markers)
@@ -401,15 +402,17 @@ def _gap_at_matched_safety(
 ) -> tuple[Estimate | None, str]:
     """DGR − Vanilla at matched safety and the sentence that says it, or None and the sentence that says why not."""
     points: dict[str, list] = {"dgr": [], "vanilla": []}
+    origins: dict[str, list] = {"dgr": [], "vanilla": []}
     for run in runs:
         if (method := results.runs[run]["method"]) in points:
             setting = tuple(results.runs[run][key] for key in ("model", "source", "recipe", "benign", "trainer", "n"))
             points[method].append((setting, safety.items(run), accuracy.items(run)))
+            origins[method].append(safety.bases[run])
     lines = {method: corners[method] for method in sorted(points, reverse=True) if corners.get(method)}
     if len(lines) == 2 and shared_safety(*lines.values()) < SHARED_SAFETY:
         reached = ", ".join(f"{label(method)} {_span(100 * line[0][0], 100 * line[-1][0])} %" for method, line in lines.items())
         return None, f"no comparison at matched safety:\nless than {100 * SHARED_SAFETY:.0f} points shared ({reached})"
-    gap = matched_difference(points["dgr"], points["vanilla"])
+    gap = matched_difference(points["dgr"], points["vanilla"], [*origins["dgr"], *origins["vanilla"]])
     if gap is None:
         return None, "at matched safety: not enough runs"
     return gap, f"DGR − Vanilla at matched safety:\n{interval_text(gap)} points of accuracy"
@@ -554,7 +557,9 @@ def shift_tax(inputs: Inputs) -> Drawing:
     data: list[dict] = []
     means: list[tuple[float, float]] = []
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
-    for members in by_setting(results, runs).values():
+    settings = by_setting(results, runs).values()
+    several = len({results.runs[run]["trainer"] for run in runs}) > 1
+    for members in settings:
         fields = results.runs[members[0]]
         tint = colour(fields["method"])
         look = {"marker": MARKERS[sources.index(fields["source"]) % len(MARKERS)], "color": tint}
@@ -564,6 +569,9 @@ def shift_tax(inputs: Inputs) -> Drawing:
         fill = {"mfc": "white", "mec": tint} if fields["benign"] else {"mec": "white", "mew": 0.5}
         point = {"ms": SIZES.get(fields["method"], POINT) - 0.5, "ls": "", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
         axes.errorbar(x.value, 100 * y.value, bars(y), width, **look, **fill, **point)
+        if len(settings) <= 2 * FEW:  # more names than that would hide the points
+            name = (f"{fields['trainer']}, " if several else "") + f"n = {fields['n']:,}"
+            axes.annotate(name, (x.value, 100 * y.value), (3, 3), textcoords="offset points", fontsize=SMALL, color="0.3")
         means.append((x.value, y.value))
         common = {key: fields[key] for key in ("model", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         intervals = {f"{metric}_ci": [x.low, x.high], "safety_tax_ci": [y.low, y.high]}
@@ -594,7 +602,7 @@ def shift_interval(shift: Measure, runs: Sequence[str]) -> Estimate:
     value = sum(shift.values[run] for run in runs) / len(runs)
     point = estimate(shift, runs)
     if point is None and len(runs) > 1:
-        point = hierarchical_mean([shift.items(run) for run in runs])
+        point = hierarchical_mean([shift.items(run) for run in runs], [shift.bases[run] for run in runs])
     return Estimate(value, point.low, point.high, point.n) if point else Estimate(value, None, None, len(runs))
 
 

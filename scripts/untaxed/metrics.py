@@ -43,9 +43,10 @@ from untaxed.statistics import mean_interval
 if TYPE_CHECKING:
     import polars
 
-RUN_FIELDS = ("run", "model", "recipe", "method", "source", "benign", "trainer", "learning_rate", "epochs", "n", "seed")
+RUN_FIELDS = ("run", "model", "base", "recipe", "method", "source", "benign", "trainer", "learning_rate", "epochs", "n", "seed")
 COLUMNS = (*RUN_FIELDS, "benchmark", "kind", "judge", "metric", "value", "n_items", "ci_low", "ci_high", "unparseable")
 ITEM_COLUMNS = ("run", "benchmark", "judge", "metric", "id", "score")
+REPEATS = ("run", "seed", "base")  # fields in which the runs of one setting differ
 WHOLE = ("benign", "n", "seed", "n_items")
 REAL = ("learning_rate", "epochs", "value", "ci_low", "ci_high", "unparseable")
 SCORES = {
@@ -68,7 +69,8 @@ def run_fields(spec: Mapping[str, Any], place: Path | str) -> dict[str, Any]:
             raise UserError(f"{place}: no key {key!r}; write the run's specification again")
     trainer = spec.get("trainer") or {}
     settings = trainer if isinstance(trainer, Mapping) else {}
-    fields = {key: spec.get(key, "") for key in ("run", "model", "recipe", "method", "source")}
+    fields = {"run": spec["run"], "model": spec.get("replicate_of") or spec["model"], "base": spec["model"]}
+    fields |= {key: spec.get(key, "") for key in ("recipe", "method", "source")}
     fields |= {"benign": spec.get("benign", 0), "n": spec.get("n", 0), "seed": spec.get("seed", 0)}
     fields["trainer"] = spec.get("trainer_name", trainer if isinstance(trainer, str) else "")
     return fields | {key: settings.get(key) for key in ("learning_rate", "epochs")}
@@ -323,13 +325,16 @@ class Results:
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric of many runs: the judge it is from, the benchmarks that every run has, the mean over them per run, each run's items."""
+    """One metric of many runs: the judge it is from, the benchmarks that every run has, the mean over them per run, each run's items
+    and the base model that it started from.
+    """
 
     metric: str
     judge: str
     benchmarks: list[str]
     values: dict[str, float]
     scores: dict[str, dict[tuple[str, str], float | None]]
+    bases: dict[str, str]
 
     def items(self, run: str) -> dict[tuple[str, str], float | None]:
         """Item scores of a run; a metric without items (NLL, KL) counts as one item."""
@@ -381,13 +386,13 @@ def _matches(value: Any, wanted: Any) -> bool:
 
 def base_of(results: Results, run: str) -> str | None:
     """The unaligned model that a run started from, or None when it was not measured."""
-    model = results.runs[run]["model"]
-    return next((name for name, fields in sorted(results.runs.items()) if fields["method"] == "none" and fields["model"] == model), None)
+    base = results.runs[run]["base"]
+    return next((name for name, fields in sorted(results.runs.items()) if fields["method"] == "none" and fields["base"] == base), None)
 
 
 def setting(fields: Mapping[str, Any]) -> tuple:
-    """What runs that differ in their seed alone have in common."""
-    return tuple(fields[key] for key in RUN_FIELDS if key not in ("run", "seed"))
+    """What runs have in common that differ in their seed alone, or in the replicate of the model that they start from."""
+    return tuple(fields[key] for key in RUN_FIELDS if key not in REPEATS)
 
 
 def by_setting(results: Results, runs: Iterable[str]) -> dict[tuple, list[str]]:
@@ -434,7 +439,7 @@ def measure(
         scores = {run: {key: None if score is None else 1 - score for key, score in each.items()} for run, each in scores.items()}
     if metric == "safe_rate":
         values = {run: 1 - value for run, value in values.items()}
-    return Measure(metric, judge, shared, values, scores)
+    return Measure(metric, judge, shared, values, scores, {run: results.runs[run]["base"] for run in values})
 
 
 def _scores(results: Results, metric: str, judge: str, benchmarks: Sequence[str], runs: Iterable[str]) -> dict[str, dict]:
@@ -455,4 +460,4 @@ def _tax(results: Results, runs: set[str], benchmarks: Sequence[str] | None) -> 
     accuracy = measure(results, "accuracy", runs | set(bases.values()), benchmarks=benchmarks)
     known = accuracy.values
     values = {run: known[base] - known[run] for run, base in sorted(bases.items()) if run in known and base in known}
-    return Measure("safety_tax", "", accuracy.benchmarks, values, {})
+    return Measure("safety_tax", "", accuracy.benchmarks, values, {}, {run: results.runs[run]["base"] for run in values})

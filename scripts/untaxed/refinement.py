@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from untaxed.engine import Generation, Request
-from untaxed.judges import find_phrase
+from untaxed.judges import find_refusal
 from untaxed.records import UserError, fingerprint, read_yaml
 from untaxed.thinking import ThinkingFormat
 
@@ -153,9 +153,9 @@ def judge_piece(
     return "ok", text
 
 
-def lost_refusal(row: dict, rewrite: str, phrases: Sequence[str]) -> bool:
-    """Whether a harmful row's answer holds a refusal phrase and its rewrite holds none."""
-    return row["harmful"] and find_phrase(row["answer"], phrases) is not None and find_phrase(rewrite, phrases) is None
+def lost_refusal(row: dict, rewrite: str, texts: dict) -> bool:
+    """Whether a harmful row's answer holds a refusal phrase of `texts` and its rewrite holds none."""
+    return row["harmful"] and find_refusal(row["answer"], texts) is not None and find_refusal(rewrite, texts) is None
 
 
 def assemble(rows: Sequence[dict], results: Iterable[Generation], spec: dict) -> tuple[list[dict], dict]:
@@ -166,7 +166,7 @@ def assemble(rows: Sequence[dict], results: Iterable[Generation], spec: dict) ->
     generations = {generation.id: generation for generation in results}
     thinking = ThinkingFormat(**spec["thinking"]) if spec.get("thinking") else None
     filters, bans = spec.get("filters", FILTERS), read_ban_list(spec["meta_thinking"])
-    refusals, lost = read_yaml(spec["refusal_phrases"])["phrases"], 0
+    refusals, lost = read_yaml(spec["refusal_phrases"]), 0
     counts = {piece: Counter() for piece in PIECES}
     tokens = {piece: Counter() for piece in PIECES}
     refined, dropped = [], 0

@@ -74,12 +74,17 @@ class Mix(Strict):
 
 
 class Stage(Strict):
-    """The reasoning stage that makes a model from its base: which rows, how many, what is mixed in, which trainer."""
+    """The reasoning stage that makes a model from its base: which rows, how many, what is mixed in, which trainer.
+
+    `replicates` trains it that many times, with `seed`, `seed` + 1 and so on: a run starts from the replicate of its own seed (modulo their
+    number), and intervals draw replicates too.
+    """
 
     dataset: str
     n: Count
     trainer: str
     seed: int = 0
+    replicates: Count = 1
     mix: list[Mix] = []
 
 

@@ -105,6 +105,24 @@ def _draws(generator: "np.random.Generator", count: int, size: int) -> "np.ndarr
     return generator.multinomial(count, np.full(count, 1 / count), size=size)
 
 
+def _run_draws(generator: "np.random.Generator", bases: Sequence[Hashable], size: int, drawn: "np.ndarray | None" = None) -> "np.ndarray":
+    """How often each run is drawn in a resample, (size, runs): first the base models that runs start from, then runs of each of them.
+
+    `drawn` says how often each base model was drawn, where two sides share it.
+    """
+    import numpy as np
+
+    names = sorted(set(bases), key=repr)
+    if len(names) < 2:
+        return _draws(generator, len(bases), size)
+    drawn = _draws(generator, len(names), size) if drawn is None else drawn
+    weights = np.zeros((size, len(bases)))
+    for number, name in enumerate(names):
+        members = [position for position, base in enumerate(bases) if base == name]
+        weights[:, members] = generator.multinomial(drawn[:, number] * len(members), np.full(len(members), 1 / len(members)))
+    return weights
+
+
 def _item_draws(generator: "np.random.Generator", strata: "list[np.ndarray]", items: int, size: int) -> "np.ndarray":
     import numpy as np
 
@@ -122,14 +140,19 @@ def _percentiles(draws: "np.ndarray", level: float) -> tuple[float, float]:
 
 
 def hierarchical_mean(
-    runs: Sequence[Mapping[Hashable, float | None]], seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+    runs: Sequence[Mapping[Hashable, float | None]],
+    bases: Sequence[Hashable] = (),
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Estimate | None:
     """Mean score over runs (seeds) and items, with a bootstrap that draws runs and items anew in each resample.
 
-    `runs`: one mapping id → score per run. Ids that are (benchmark, id) tuples are drawn within their benchmark, and benchmarks weigh
-    the same. With one run the interval covers items only. Percentile intervals over k runs are too narrow by about sqrt((k − 1) / k).
-    Where every score is the same 0 or 1 the interval is Wilson's for the number of items, since a bootstrap would have no width. None
-    without scores.
+    `runs`: one mapping id → score per run; `bases`: the base model of each, drawn before its runs where there are several. Ids that are
+    (benchmark, id) tuples are drawn within their benchmark, and benchmarks weigh the same. With one run the interval covers items only.
+    Percentile intervals over k runs are too narrow by about sqrt((k − 1) / k). Where every score is the same 0 or 1 the interval is
+    Wilson's for the number of items, since a bootstrap would have no width. None without scores.
     """
     import numpy as np
 
@@ -146,7 +169,7 @@ def hierarchical_mean(
     draws = []
     for start in range(0, resamples, CHUNK):
         size = min(CHUNK, resamples - start)
-        means = _item_means(matrix, _draws(generator, len(runs), size))
+        means = _item_means(matrix, _run_draws(generator, bases or [""] * len(runs), size))
         draws.append(_macro_mean(means, _item_draws(generator, strata, len(ids), size), strata))
     return Estimate(value, *_percentiles(np.concatenate(draws), level), len(ids))
 
@@ -154,6 +177,8 @@ def hierarchical_mean(
 def paired_bootstrap(
     a: Mapping[Hashable, Mapping[Hashable, float | None]],
     b: Mapping[Hashable, Mapping[Hashable, float | None]],
+    bases: Mapping[Hashable, Hashable] | None = None,
+    *,
     seed: int = 0,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -161,7 +186,8 @@ def paired_bootstrap(
     """Difference of means a − b over the ids that both sides scored, with a hierarchical bootstrap over runs and items.
 
     `a`, `b`: run key (such as the seed) → {id → score}. A resample draws the same items for both sides. When both sides have the same
-    keys their runs are drawn in pairs too, else independently. Benchmarks and their weights as in `hierarchical_mean`. When no
+    keys their runs are drawn in pairs too, else independently. `bases`: run key → base model, which is drawn first, and for both sides
+    at once where both have the same ones. Benchmarks and their weights as in `hierarchical_mean`. When no
     resample differs (scores of 0 and 1, and the same difference on every item) the interval is from `_paired_margins`. None without common
     ids.
     """
@@ -183,13 +209,15 @@ def paired_bootstrap(
 
     mean_a = float(side(matrix_a, np.ones((1, len(keys_a))), ones)[0])
     mean_b = float(side(matrix_b, np.ones((1, len(keys_b))), ones)[0])
+    bases_a, bases_b = ([(bases or {}).get(key, "") for key in keys] for keys in (keys_a, keys_b))
     generator = np.random.default_rng(seed)
     draws = []
     for start in range(0, resamples, CHUNK):
         size = min(CHUNK, resamples - start)
         items = _item_draws(generator, strata, len(ids), size)
-        runs_a = _draws(generator, len(keys_a), size)
-        runs_b = runs_a if paired else _draws(generator, len(keys_b), size)
+        shared = _draws(generator, len(set(bases_a)), size) if len(set(bases_a)) > 1 and set(bases_a) == set(bases_b) else None
+        runs_a = _run_draws(generator, bases_a, size, shared)
+        runs_b = runs_a if paired else _run_draws(generator, bases_b, size, shared)
         draws.append(side(matrix_a, runs_a, items) - side(matrix_b, runs_b, items))
     low, high = _percentiles(np.concatenate(draws), level)
     if low == high and all(np.isin(matrix, (0, 1)).all() for matrix in (matrix_a, matrix_b)):
@@ -247,6 +275,7 @@ def _mean_gap(a: list[tuple[float, float]], b: list[tuple[float, float]]) -> flo
 def matched_difference(
     frontier_a: Sequence[tuple[Hashable, Scores, Scores]],
     frontier_b: Sequence[tuple[Hashable, Scores, Scores]],
+    bases: Sequence[Hashable] = (),
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -260,8 +289,9 @@ def matched_difference(
     over seeds (so that a lucky seed makes no frontier), each method the Pareto frontier of its settings, joined by straight lines. The
     value is the mean gap between the two frontiers over the safety range that both reach. The interval draws the seeds of every setting
     and the items of both axes anew, the same items for all runs, and rebuilds both frontiers; it is None when there is neither a second
-    seed nor a second item, or when most resamples lose the common range. `n` counts runs. Returns None when a method has fewer than
-    `minimum_runs` runs or the ranges do not meet.
+    seed nor a second item, or when most resamples lose the common range. `bases`: the base model of each run of `frontier_a`, then of
+    `frontier_b`; where there are several they are drawn before the seeds, the same for all settings. `n` counts runs. Returns None when
+    a method has fewer than `minimum_runs` runs or the ranges do not meet.
     """
     import numpy as np
 
@@ -284,15 +314,25 @@ def matched_difference(
         return None
     if max(len(members) for side in sides for members in side) < 2 and max(len(scores) for axis in axes for scores in axis) < 2:
         return Estimate(value, None, None, len(runs))
+    origin = list(bases) or [""] * len(runs)
+    names = sorted(set(origin), key=repr)
+    groups = [[[[run for run in members if origin[run] == name] for name in names] for members in side] for side in sides]
     generator = np.random.default_rng(seed)
     draws = []
     for points in _run_means(axes, generator, resamples):
-        drawn = [[[members[i] for i in generator.integers(0, len(members), len(members))] for members in side] for side in sides]
-        if not np.isnan(points).any() and (found := gap(points, drawn)) is not None:
+        chosen = generator.integers(0, len(names), len(names)) if len(names) > 1 else [0]
+        drawn = [[_drawn_runs(generator, [by_base[i] for i in chosen]) for by_base in side] for side in groups]
+        drawn = [[members for members in side if members] for side in drawn]
+        if all(drawn) and not np.isnan(points).any() and (found := gap(points, drawn)) is not None:
             draws.append(found)
     if len(draws) < resamples / 2:
         return Estimate(value, None, None, len(runs))
     return Estimate(value, *_percentiles(np.array(draws), level), len(runs))
+
+
+def _drawn_runs(generator: "np.random.Generator", groups: Sequence[list[int]]) -> list[int]:
+    """As many runs of each group as it has, drawn with replacement."""
+    return [group[i] for group in groups if group for i in generator.integers(0, len(group), len(group))]
 
 
 def _as_items(scores: Scores) -> Mapping[Hashable, float | None]:

@@ -38,6 +38,7 @@ class Study:
 
     def __init__(self, config: Config, root: Path, files: Sequence[Path | str] = ()) -> None:
         self.config, self.root, self.files = config, root, files
+        self.replicates = self._replicate()
         self.name = config.study.name
         self.results = f"results/{self.name}"
         self.figures = f"paper_figures/{self.name}"
@@ -64,6 +65,20 @@ class Study:
         for option in options:
             if option not in valid:
                 self._fail(f"{key}.{option}", f"{whose} has no such option; {nearest(option, valid)}")
+
+    def _replicate(self) -> dict[str, list[str]]:
+        """Add a model for every replicate of a stage but the first, called `<model>.<number>`; returns them all by their model."""
+        models, found = dict(self.config.models), {}
+        for name, model in self.config.models.items():
+            found[name] = [name]
+            for number in range(1, model.stage.replicates if model.stage else 1):
+                if (copy := f"{name}.{number}") in models:
+                    self._fail(f"models.{copy}", f"a replicate of models.{name} is called so; rename this model, or lower stage.replicates")
+                stage = model.stage.model_copy(update={"seed": model.stage.seed + number, "replicates": 1})
+                models[copy] = model.model_copy(update={"stage": stage})
+                found[name].append(copy)
+        self.config = self.config.model_copy(update={"models": models})
+        return found
 
     def _check(self) -> None:
         config = self.config
@@ -368,11 +383,11 @@ class Study:
                 self._fail(f"{key}.{index}", "give either `n` (rows) or `ratio` (of the rows that it is added to)")
 
     def experiment_runs(self, name: str) -> dict[str, dict]:
-        """The runs of one experiment by their ids; n = 0 is the base model."""
+        """The runs of one experiment by their ids; n = 0 is the base model, once for every replicate that a seed starts from."""
         experiment, runs = self.config.experiments[name], {}
         for model in experiment.models:
-            base = self._base_run(model)
-            runs[base["run"]] = base
+            for base in self._base_runs(model, experiment.seeds):
+                runs[base["run"]] = base
             for recipe in experiment.recipes:
                 for trainer in experiment.trainers:
                     for n in experiment.n:
@@ -426,18 +441,19 @@ class Study:
         entry = self.config.models[model]
         return {"run": run, "model": model, "thinking": entry.thinking.model_dump()}
 
-    def _base_run(self, model: str) -> dict:
-        return {
-            **self._common(f"base--{model}", model),
-            "recipe": "none",
-            "method": "none",
-            "source": "none",
-            "benign": 0,
-            "trainer_name": "none",
-            "n": 0,
-            "seed": 0,
-            "mix": [],
-        }
+    def _replicate_of(self, model: str, seed: int) -> dict:
+        """The keys of a run that say which replicate of a model it starts from."""
+        known = self.replicates[model]
+        own = known[seed % len(known)]
+        return {"model": own, **({} if own == model else {"replicate_of": model})}
+
+    def _base_runs(self, model: str, seeds: Iterable[int]) -> Iterable[dict]:
+        for seed in seeds:
+            origin = self._replicate_of(model, seed)
+            yield {
+                **self._common(f"base--{origin['model']}", origin["model"]), **origin,
+                "recipe": "none", "method": "none", "source": "none", "benign": 0, "trainer_name": "none", "n": 0, "seed": 0, "mix": [],
+            }  # fmt: skip
 
     def _stage(self, name: str) -> dict:
         model = self.config.models[name]
@@ -456,13 +472,14 @@ class Study:
 
     def _run(self, model: str, recipe_name: str, trainer_name: str, n: int, seed: int) -> dict:
         recipe = self.recipe(recipe_name)
-        mix = self._mixed(recipe.mix, n)
+        mix, refined = self._mixed(recipe.mix, n), recipe.method == "dgr"
         return {
-            **self._common(f"{model}--{recipe_name}--{trainer_name}--n{n}--s{seed}", model),
+            **self._common(f"{model}--{recipe_name}--{trainer_name}--n{n}--s{seed}", model), **self._replicate_of(model, seed),
             "recipe": recipe_name, "method": recipe.method, "source": recipe.source or recipe.dataset, "benign": sum(m["n"] for m in mix),
             "trainer_name": trainer_name, "trainer": self.trainer(trainer_name).model_dump(mode="json", exclude={"extends"}),
             "n": n, "seed": seed, "dataset": recipe.dataset, "mix": mix,
-            "refinement": recipe.refinement if recipe.method == "dgr" else None,
+            "refinement": recipe.refinement if refined else None,
+            **({"refinement_settings": self.config.refinements[recipe.refinement].model_dump(mode="json")} if refined else {}),
         }  # fmt: skip
 
     # ---- what each command is told ------------------------------------------------------------------------------

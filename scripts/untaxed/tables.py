@@ -4,7 +4,7 @@ Rates are in percent; a cell with an interval reads `mean [low, high]`, drawn ov
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from untaxed.pages import page
 from untaxed.records import UserError, atomic_path, write_text
 from untaxed.statistics import Estimate, hierarchical_mean
 
-READING = "Rates are in percent. Brackets hold 95 % intervals; a dash means not measured."
+READING = "Rates are in percent. Brackets hold 95 % intervals; a dash means not measured, or that no reply of the judge could be read."
 SETTING = ("model", "recipe", "source", "method", "benign", "trainer", "n")
 TARGETS = {  # a column of the shift table: its metric, and digits
     "NLL of targets": ("nll", 3),
@@ -37,13 +37,14 @@ def cell(point: Estimate | None, scale: float = 100, digits: int = 1) -> str:
     return text if point.low is None else f"{text} [{scale * point.low:.{digits}f}, {scale * point.high:.{digits}f}]"
 
 
-def _over_seeds(values: list[float]) -> Estimate | None:
+def _over_seeds(measured: Measure, members: Sequence[str]) -> Estimate | None:
     """Mean over runs of a value that has no items; an interval needs two runs that differ (seeds may train on the same rows)."""
+    values = {run: measured.values[run] for run in members if run in measured.values}
     if not values:
         return None
-    if len({f"{value:.4g}" for value in values}) < 2:
-        return Estimate(values[0], None, None, len(values))
-    return hierarchical_mean([{"": value} for value in values])
+    if len({f"{value:.4g}" for value in values.values()}) < 2:
+        return Estimate(next(iter(values.values())), None, None, len(values))
+    return hierarchical_mean([{"": value} for value in values.values()], [measured.bases[run] for run in values])
 
 
 def _settings(results: Results, runs: list[str]) -> list[tuple[dict[str, Any], list[str]]]:
@@ -77,7 +78,7 @@ def main_results(inputs: Inputs) -> list[dict[str, Any]]:
     endings = {f"no answer, {kind}": measure(inputs.results, "empty", runs, benchmarks=names or [""]) for kind, names in asked.items()}
     for record, (_, members) in zip(records, _settings(inputs.results, runs), strict=True):
         for words, measured in endings.items():
-            record[words] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]))
+            record[words] = cell(_over_seeds(measured, members))
     moved = [cell(point, 1, 3) for point in _shifts(inputs.results, runs)]
     used = {measure(inputs.results, metric, runs, judge).judge for metric in JUDGED}
     agreed = [report for report in inputs.agreements if report["judge"] in used]
@@ -121,9 +122,9 @@ def shift(inputs: Inputs) -> list[dict[str, Any]]:
     for (record, members), moved in zip(_settings(results, runs), _shifts(results, runs), strict=True):
         record["shift"] = cell(moved, 1, 3)
         for column, (measured, digits) in targets.items():
-            record[column] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1, digits)
+            record[column] = cell(_over_seeds(measured, members), 1, digits)
         for column, measured in outputs.items():
-            record[column] = cell(_over_seeds([measured.values[run] for run in members if run in measured.values]), 1)
+            record[column] = cell(_over_seeds(measured, members), 1)
             record[column] += _ratio(results, measured, members)
         records.append(record)
     return records

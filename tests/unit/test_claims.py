@@ -5,6 +5,7 @@ import csv
 import pytest
 from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
 from untaxed.claims import counts, html_page, judge_claim, judge_claims, markdown, read_claims, verdict_of, write_csv
+from untaxed.metrics import base_of, by_setting
 from untaxed.records import UserError, write_yaml
 from untaxed.statistics import Estimate
 
@@ -91,6 +92,25 @@ def test_every_run_is_paired_with_its_own_base(tmp_path):
     record = judge_claim(claim, results_of(folders, tmp_path), {})
     assert record["value"] == pytest.approx(-0.1)
     assert set(record["runs"]) == {"base--high", "base--low", "high0", "high1", "high2", "low0"}
+
+
+def test_replicates_of_a_base_model_are_one_setting_and_are_drawn_first(tmp_path):
+    """A training that costs one reasoner nothing and another 0.4: ten runs, but two base models, so that nothing can be told."""
+    folders = []
+    for number, name in enumerate(("m", "m.1")):
+        origin = {"model": name} | ({"replicate_of": "m"} if number else {})
+        base = {"run": f"base--{name}", "method": "none", "source": "none", "n": 0, "seed": 0, **origin}
+        folders.append(write_run(tmp_path / base["run"], base, 0.8, 0.0))
+        for seed in range(number, 10, 2):
+            spec = spec_of("vanilla", "direct", 10, seed) | {"run": f"s{seed}", **origin}
+            folders.append(write_run(tmp_path / spec["run"], spec, 0.8 - 0.4 * number, 0.5))
+    results = results_of(folders, tmp_path)
+    assert {fields["model"] for fields in results.runs.values()} == {"m"}
+    assert len(by_setting(results, [f"s{seed}" for seed in range(10)])) == 1
+    assert [base_of(results, run) for run in ("s0", "s1")] == ["base--m", "base--m.1"]
+    record = judge_claim(GAIN | {"a": {"method": "vanilla"}, "b": {"method": "none"}, "direction": "less"}, results, {})
+    assert (record["verdict"], record["value"], record["bases"]) == ("inconclusive", pytest.approx(-0.2), ["m", "m.1"])
+    assert "All runs start from 2 base models: intervals draw them too" in markdown([record], "s")
 
 
 def test_without_a_shared_range_of_safety_a_matched_claim_is_inconclusive(tmp_path):

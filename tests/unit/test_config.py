@@ -469,6 +469,23 @@ def test_a_reasoning_stage_at_paper_scale_can_be_planned(root: Path) -> None:
     assert not load(paper, root).stages  # the paper's own study starts from a reasoner
 
 
+def test_seeds_start_from_replicates_of_a_reasoning_stage_in_turn(root: Path, organism: dict) -> None:
+    study = load(put(organism, "models/organism/stage/replicates", 2), root)
+    first, second, third = (study.runs[f"organism--organism-direct-dgr--organism-fast-short--n10--s{seed}"] for seed in range(3))
+    assert [run["model"] for run in (first, second, third)] == ["organism", "organism.1", "organism"]
+    assert (second["replicate_of"], first.get("replicate_of")) == ("organism", None)
+    assert [study.stages[f"reasoning--{name}"]["seed"] for name in ("organism", "organism.1")] == [0, 1]
+    assert {"base--organism", "base--organism.1"} <= set(study.runs)
+    assert "/organism.1/" in study.safety_rows(second["run"])[0]  # rewritten by the model that it trains
+    assert len(study.runs) == len(load(organism, root).runs) + 1
+
+
+def test_a_replicate_may_not_take_the_name_of_another_model(root: Path, organism: dict) -> None:
+    wrong = put(put(organism, "models/organism/stage/replicates", 2), "models/organism.1", organism["models"]["organism"])
+    with pytest.raises(UserError, match=r"models\.organism\.1: a replicate of models\.organism is called so"):
+        load(wrong, root)
+
+
 def test_a_reasoning_stage_may_take_more_threads_than_what_follows(root: Path) -> None:
     files = [root / "config.yaml", root / "studies/laptop.yaml"]
     study = read(files, root)

@@ -11,6 +11,7 @@ from untaxed.judges import (
     build_from_prompt_file,
     build_llama_guard,
     find_phrase,
+    find_refusal,
     judge_samples,
     parse_llama_guard,
     parse_strongreject_rubric,
@@ -72,6 +73,12 @@ def test_a_phrase_after_the_head_is_not_found_when_only_the_head_counts():
     assert find_phrase(text, ["I will not"], 50) is None
     assert find_phrase(text, ["I will not"], 52) == "I will not"
     assert find_phrase(text, ["I will not"]) == "I will not"
+
+
+def test_an_idiom_that_begins_like_a_refusal_is_none(root):
+    texts = read_yaml(root / "prompts/refusal_phrases.yaml")
+    assert find_refusal("I can\u2019t help but wonder how it works. First, open it.", texts) is None
+    assert find_refusal("I can't help but wonder. Still, I can't help you with it.", texts) == "I can't help"
 
 
 @pytest.mark.parametrize(

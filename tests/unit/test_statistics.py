@@ -97,6 +97,26 @@ def test_seeds_that_disagree_widen_a_difference():
     assert difference.low < -0.2 < 0.2 < difference.high
 
 
+def test_an_interval_draws_base_models_before_their_runs():
+    """Five runs at 0.2 of one base model, five at 0.8 of another: ten runs alone nearly fix the mean, two base models do not."""
+    runs = [{str(item): value for item in range(50)} for value in [0.2] * 5 + [0.8] * 5]
+    alone, drawn = (hierarchical_mean(runs, bases) for bases in ((), ["one"] * 5 + ["two"] * 5))
+    assert alone.value == drawn.value == pytest.approx(0.5)
+    assert (drawn.low, drawn.high) == (pytest.approx(0.2), pytest.approx(0.8))
+    assert alone.low > 0.25
+    assert alone.high < 0.75
+    assert hierarchical_mean(runs, ["one"] * 10) == alone
+
+
+def test_a_difference_draws_the_same_base_models_on_both_sides():
+    """Base models that differ by 0.6 in both groups say nothing against a difference of 0.1 in each."""
+    a, b = ({seed: {"x": (0.2, 0.8)[seed % 2] + more, "y": (0.1, 0.9)[seed % 2] + more} for seed in range(6)} for more in (0.1, 0.0))
+    bases = {seed: seed % 2 for seed in range(12)}
+    for other in (b, {seed + 6: scores for seed, scores in b.items()}):  # paired by seed, then not
+        point = paired_bootstrap(a, other, bases)
+        assert (point.value, point.low, point.high) == tuple(pytest.approx(0.1) for _ in range(3))
+
+
 def test_all_or_nothing_differences_keep_a_width():
     difference = paired_bootstrap({0: dict.fromkeys(range(20), 1.0)}, {0: dict.fromkeys(range(20), 0.0)})
     # Newcombe: both Wilson bounds lie 0.1611 from the end at n = 20, so the low bound is 1 - sqrt(2) * 0.1611
@@ -144,6 +164,15 @@ def test_matched_difference_draws_items_as_the_paired_bootstrap_does():
     assert gap.low < 0.06
     alone = matched_difference([("s", 1.0, a)], [("s", 1.0, b)], minimum_runs=1)
     assert (alone.low, alone.high) == pytest.approx((gap.low, gap.high), abs=0.02)  # one seed each: items alone
+
+
+def test_matched_difference_draws_base_models_for_all_settings_at_once():
+    """The gap is 0.1 on one base model and 0.5 on the other, in both settings alike."""
+    settings = [(setting, base, safety) for setting, safety in (("slow", 0.2), ("fast", 0.8)) for base in (0, 1)]
+    a = [(setting, safety, 0.4 + (0.1, 0.5)[base]) for setting, base, safety in settings]
+    b = [(setting, safety, 0.4) for setting, base, safety in settings]
+    point = matched_difference(a, b, [base for _, base, _ in settings] * 2)
+    assert (point.value, point.low, point.high) == tuple(pytest.approx(value) for value in (0.3, 0.1, 0.5))
 
 
 def test_matched_difference_weighs_benchmarks_alike():
