@@ -111,11 +111,12 @@ def plan(study, folder: Path, parts: list[str], batch: int) -> list[dict]:
         for dataset, target_model, refinement in study.refined:
             spec = study.rewrite_spec(dataset, target_model, refinement)
             rows = list(read_jsonl(made_file(study.rows(dataset), study.name)))[: spec["n"]]
-            requests = folder / "requests" / f"{dataset}.jsonl"
+            name = f"{dataset}--{target_model}--{refinement}"
+            requests = folder / "requests" / f"{name}.jsonl"
             write_jsonl(requests, ({"messages": request.messages} for request in build_requests(rows, spec)))
-            drawn, output = spec["sampling"], folder / "refined" / f"{dataset}.jsonl"
+            drawn, output = spec["sampling"], folder / "refined" / f"{name}.jsonl"
             add(
-                "refine", dataset, f"{dataset}--{refinement}", None, model(target_model), requests, output, batch,
+                "refine", dataset, name, None, model(target_model), requests, output, batch,
                 drawn["max_new_tokens"], drawn["temperature"], drawn["top_p"],
             )  # fmt: skip
     rows = {name: made_file(study.rows(study.config.benchmarks[name].dataset), study.name) for name in study.config.study.suite}
