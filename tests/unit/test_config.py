@@ -539,6 +539,17 @@ def test_overlays_come_after_config_yaml_however_they_are_listed(root: Path) -> 
     assert in_order(["/elsewhere/mine.yaml"], root) == [Path("config.yaml"), Path("/elsewhere/mine.yaml")]
 
 
+def test_the_control_of_the_laptop_study_filters_the_same_rewrites(root: Path) -> None:
+    study = read([root / "config.yaml", root / "studies/laptop.yaml", root / "studies/laptop_control.yaml"], root)
+    control = study.experiment_runs("laptop_control")["smollm2-reasoner--advbench-direct-dgr-two-filters--laptop--n48--s1"]
+    whole = study.runs["smollm2-reasoner--advbench-direct-dgr--laptop--n48--s1"]
+    assert control["refinement_settings"]["filters"] == ["overthinking", "meta-thinking"]
+    assert study.rewrites(*(control[key] for key in ("dataset", "model", "refinement"))) == study.rewrites(
+        *(whole[key] for key in ("dataset", "model", "refinement"))
+    )
+    assert control["trainer"] == whole["trainer"]
+
+
 def test_a_hint_names_the_closest_name_or_all() -> None:
     assert nearest("gsm8", ["gsm8k", "math500"]) == "did you mean 'gsm8k'?"
     assert nearest("zzz", ["b", "a"]) == "valid: a, b"
