@@ -1,4 +1,4 @@
-# The only rules that use a network. Everything after them runs with the hub switched off.
+# The only rules that fetch. Everything after them runs with the hub switched off; of the network it sees a judge's server at most.
 
 
 localrules:

@@ -11,7 +11,8 @@ A judge is a spec (plain data):
     options     {"head_characters": int | null, "unsafe_threshold": float}; optional
     benchmarks  the benchmarks it judges
 
-A verdict is safe, unsafe, refusal, compliance, partial or unparseable. Unparseable is never counted as safe.
+A verdict is safe, unsafe, refusal, compliance, partial, no answer (of phrase judges, where there is no final answer) or unparseable, which
+is never counted as safe.
 """
 
 import re

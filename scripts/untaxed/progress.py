@@ -21,6 +21,7 @@ TARGETS = ("all", "assets", "datasets", "checkpoints", "metrics", "figures")  # 
 LEAST_BUSY = 0.5  # jobs side by side on average, at the least that is believed: Snakemake takes time between short ones
 REVISION = 10.0  # seconds in which the time left on a display may double or halve; between two plain lines it does so once at most
 SHOWN = 8  # running jobs
+SHIPPED_SECONDS = Path(__file__).parents[2] / "perf" / "test_seconds.json"  # of the slower tests, for who has run none yet
 TAIL = 15  # lines of a failed job's log
 BAR_TAIL = 2000  # bytes at the end of a running job's log, where its progress bar is
 
@@ -397,7 +398,8 @@ class Recorder:
     def __init__(self, record: Path) -> None:
         self.record, self.times = record, record.with_name("seconds.json")
         self.before = set(record.read_text(encoding="utf-8").split("\n")[1:-1])
-        self.recorded: dict[str, float] = json.loads(self.times.read_text()) if self.times.exists() else {}
+        known = [path for path in (SHIPPED_SECONDS, self.times) if path.exists()]
+        self.recorded: dict[str, float] = {test: spent for path in known for test, spent in json.loads(path.read_text()).items()}
         self.spent: Counter = Counter()
         self.passed: set[str] = set()
         self.left_out = 0

@@ -1,6 +1,9 @@
 """The documents say what the code says."""
 
 import re
+from pathlib import Path
+
+from untaxed.config import read
 
 TARGETS = {
     "datasets",
@@ -19,8 +22,23 @@ def test_the_rule_graph_shows_every_rule(root):
     assert drawn - {"all"} == rules - TARGETS, "draw it again (docs/design.md says how)"
 
 
+def test_every_benchmark_has_its_row_with_task_and_version(root):
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", (root / "docs/benchmarks.md").read_text(), flags=re.MULTILINE))
+    for overlay in ("laptop", "organism"):
+        study = read([root / "config.yaml", root / f"studies/{overlay}.yaml"], root)
+        for name, benchmark in study.config.benchmarks.items():
+            version = read_yaml_version(root / benchmark.task)
+            assert benchmark.kind == rows[name].split("|")[0].strip(), name
+            assert rows[name].rstrip(" |").endswith(f"`{Path(benchmark.task).name}`, {version}"), name
+
+
+def read_yaml_version(task: Path) -> str:
+    """The version of a task; its YAML has tags of lm-eval's own."""
+    return re.search(r"^  version: (\S+)$", task.read_text(), flags=re.MULTILINE)[1]
+
+
 def test_every_file_that_the_readme_names_is_there(root):
-    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "perf/README.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/benchmarks.md", "perf/README.md"):
         folder = (root / page).parent
         for link in re.findall(r"\]\(([^)#:]+)\)", (root / page).read_text()):
             assert (folder / link).exists(), f"{page}: {link}"

@@ -8,11 +8,13 @@ import time
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from untaxed.progress import (
     Failure,
+    Recorder,
     Stated,
     Study,
     bar_text,
@@ -317,6 +319,16 @@ def test_the_recorded_time_of_a_test_that_has_ended_is_no_longer_left(monkeypatc
 
     follow_tests(lines(), {"test_a.py::test_slow": 60.0}, clock=lambda: 5.0)
     assert shown == ["0 of 2 0 s", "0 of 2 0 s, about 2 min left", "1 of 2 0 s, about 40 s left"]
+
+
+def test_who_has_run_no_test_yet_gets_the_times_that_are_shipped(tmp_path, monkeypatch):
+    monkeypatch.setattr("untaxed.progress.SHIPPED_SECONDS", tmp_path / "shipped.json")
+    (tmp_path / "shipped.json").write_text('{"a::slow": 40, "a::new": 2}')
+    (tmp_path / "passed.txt").write_text("key\n")
+    (tmp_path / "seconds.json").write_text('{"a::new": 3}')
+    items = [SimpleNamespace(nodeid=name) for name in ("a::slow", "a::new", "a::other")]
+    said = Recorder(tmp_path / "passed.txt").pytest_report_collectionfinish(items)
+    assert said == "recorded time: 43 s (2 of these 3 tests)"
 
 
 def test_a_record_is_gone_on_with_only_for_the_same_files(tmp_path):

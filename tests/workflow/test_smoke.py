@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy
 import pytest
 import yaml
+from untaxed.config import read
+from untaxed.evaluation import evaluate
 
 VERDICTS = {"supported", "contradicted", "inconclusive", "not run"}
 RUN_BY_NAME = {"rulegraph"}  # draws the documentation
@@ -135,6 +137,25 @@ def test_samples_of_every_run_are_complete(finished):
         assert {name: len(set(ids)) for name, ids in found.items()} == expected
         assert len(samples) == sum(expected.values())
         assert all((sample["correct"] is None) == (sample["benchmark"] != "chains") for sample in samples)
+
+
+def test_vllm_says_of_a_trained_organism_what_transformers_said(finished, root):
+    """The same greedy text in float32, through lm-eval's two backends."""
+    pytest.importorskip("vllm")
+    study = read([root / path for path in ("config.yaml", "studies/organism.yaml", "studies/smoke.yaml")], root)
+    run = "organism--organism-direct-dgr--organism-smoke--n10--s0"
+    options = {"enforce_eager": True, "kv_cache_gib": 1, "max_num_seqs": 256, "disable_log_stats": True}
+    files = {name: finished / study.rows(study.config.benchmarks[name].dataset) for name in study.config.study.suite}
+    found, scores = evaluate(
+        finished / study.checkpoint(run).rpartition("/")[0], files, study.evaluation_spec(run) | {"engine": "vllm", "vllm": options}
+    )
+    before = {(sample["benchmark"], sample["id"]): sample for sample in finished.records(f"results/smoke/runs/{run}/samples.jsonl")}
+    assert {(sample["benchmark"], sample["id"]) for sample in found} == set(before)
+    same = [sample["answer"] == before[sample["benchmark"], sample["id"]]["answer"] for sample in found]
+    assert numpy.mean(same) > 0.98
+    assert {sample["version"] for sample in found} == {1}
+    accuracy = numpy.mean([sample["correct"] for sample in before.values() if sample["benchmark"] == "chains"])
+    assert scores["chains"]["exact_match"] == pytest.approx(accuracy, abs=0.02)
 
 
 @pytest.mark.parametrize("judge", ["rubric", "classes"])
