@@ -4,8 +4,9 @@
     python perf/bench_laptop.py --runs 3                     the first 3 runs by hand; the rest is extrapolated from them
 
 By hand there is no warm server, no shared model load, no padding-free batch and no large batch. Shift, string-match judges, agreement,
-tables, figures and report are left out by hand and counted in ours. Runs are taken so that every n comes early: --runs needs
-one for each n.
+tables, figures and report are left out by hand and counted in ours; so are distilling, the preparation of rows and the conversion of the
+model. Runs are taken so that every n comes early: --runs needs one for each n. The evaluations alone are compared in core-seconds,
+because ours lie side by side on fewer threads each.
 The study's side is the launcher's wall time, with --with-study of a new run over everything but the downloads, else of its last log.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from bench_evaluate import write_tasks
 from measure import ROOT, load_study, machine, made_file, number, parser, prepare, report, table, target
 from peak_memory import watch
+from rule_seconds import jobs as jobs_of
 from rule_seconds import wall
 
 PARTS = ("stage", "refine", "train", "evaluate", "judge")
@@ -57,7 +59,17 @@ def main() -> None:
             text += f"The study by Untaxed: {number(ours['seconds'])} s, {ours['steps']} jobs"
             text += f" (run just before; {ours['peak_mib'] / 1024:.1f} GiB of memory at its peak).\n" if options.with_study else ""
             text += "" if options.with_study else " (its last log; not the same session).\n"
+    record["targets"] = record.get("targets", []) + evaluations(study, parts, before["cores"])
     report(options, f"by_hand_{study.name}", f"The study {study.name} by hand", before, record, text)
+
+
+def evaluations(study, parts: list[dict], cores: int) -> list[dict]:
+    """All evaluations by hand, which use every core, against the study's, by their benchmark files; in core-seconds."""
+    by_hand_seconds = next((part["all"] for part in parts if part["part"] == "evaluate"), None)
+    ours = sum(jobs_of(ROOT / study.results / "benchmarks").get("evaluate", [])) * study.config.compute.threads
+    if not by_hand_seconds or not ours:
+        return []
+    return [target("all evaluations: by hand / ours, core-seconds", by_hand_seconds * cores / ours, 2.0)]
 
 
 def run_study(study: str) -> dict:
