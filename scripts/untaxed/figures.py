@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -557,9 +557,8 @@ def shift_tax(inputs: Inputs) -> Drawing:
     data: list[dict] = []
     means: list[tuple[float, float]] = []
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
-    settings = by_setting(results, runs).values()
-    several = len({results.runs[run]["trainer"] for run in runs}) > 1
-    for members in settings:
+    letters = _letters(results, runs)
+    for members in by_setting(results, runs).values():
         fields = results.runs[members[0]]
         tint = colour(fields["method"])
         look = {"marker": MARKERS[sources.index(fields["source"]) % len(MARKERS)], "color": tint}
@@ -569,9 +568,8 @@ def shift_tax(inputs: Inputs) -> Drawing:
         fill = {"mfc": "white", "mec": tint} if fields["benign"] else {"mec": "white", "mew": 0.5}
         point = {"ms": SIZES.get(fields["method"], POINT) - 0.5, "ls": "", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
         axes.errorbar(x.value, 100 * y.value, bars(y), width, **look, **fill, **point)
-        if len(settings) <= 2 * FEW:  # more names than that would hide the points
-            name = (f"{fields['trainer']}, " if several else "") + f"n = {fields['n']:,}"
-            axes.annotate(name, (x.value, 100 * y.value), (3, 3), textcoords="offset points", fontsize=SMALL, color="0.3")
+        if letter := letters.get((fields["trainer"], fields["n"])):
+            axes.annotate(letter, (x.value, 100 * y.value), (3, 3), textcoords="offset points", fontsize=SMALL, color="0.2")
         means.append((x.value, y.value))
         common = {key: fields[key] for key in ("model", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         intervals = {f"{metric}_ci": [x.low, x.high], "safety_tax_ci": [y.low, y.high]}
@@ -589,7 +587,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
     data += [record_of(value, kind=name, settings=len(means)) for name, value in correlations.items()]
     if runs:
         axes.set_title("\n".join(lines), fontsize=SMALL, loc="left")
-        _shift_legend(axes, results, runs, sources)
+        _shift_legend(axes, results, runs, sources, letters)
     else:
         say(axes, "not enough runs")
     axes.set_xlabel(AXES.get(metric, metric))
@@ -613,7 +611,15 @@ def _tax_estimate(results: Results, accuracy: Measure, tax: Measure, runs: Seque
     return Estimate(value, point.low, point.high, point.n) if point else Estimate(value, None, None, 0)
 
 
-def _shift_legend(axes: "Axes", results: Results, runs: Sequence[str], sources: Sequence[str]) -> None:
+def _letters(results: Results, runs: Iterable[str]) -> dict[tuple[str, int], str]:
+    """A letter for each (trainer, n); none where there is one of them, or more than FEW."""
+    pairs = sorted({(results.runs[run]["trainer"], results.runs[run]["n"]) for run in runs})
+    return dict(zip(pairs, "abcdefgh", strict=False)) if 1 < len(pairs) <= FEW else {}
+
+
+def _shift_legend(
+    axes: "Axes", results: Results, runs: Sequence[str], sources: Sequence[str], letters: Mapping[tuple[str, int], str]
+) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour(method), lw=3, label=label(method)) for method in methods_of(results, runs)]
@@ -621,6 +627,8 @@ def _shift_legend(axes: "Axes", results: Results, runs: Sequence[str], sources: 
         handles.append(Line2D([], [], marker=MARKERS[number % len(MARKERS)], ls="", color="0.5", ms=5, label=source))
     if len({bool(results.runs[run]["benign"]) for run in runs}) > 1:
         handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="0.5", ms=5, label="open: with\nbenign rows"))
+    for (trainer, n), letter in letters.items():
+        handles.append(Line2D([], [], marker=f"$\\mathrm{{{letter}}}$", ls="", color="0.2", ms=4, label=f"{trainer}, n = {n:,}"))
     handles.append(Line2D([], [], marker="o", ls="", color="0.75", ms=3, label="one run"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
 
