@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from untaxed.figures import Inputs, ablated_runs, bases_of, chosen_runs, estimate, refined_as, shift_interval, steps_of_n, tax_interval
-from untaxed.metrics import LENGTHS, Measure, Results, base_of, by_setting, measure
+from untaxed.metrics import LENGTHS, Measure, Results, base_of, by_setting, measure, safety_axis
 from untaxed.pages import page
 from untaxed.records import UserError, atomic_path, write_text
-from untaxed.statistics import Estimate, hierarchical_mean
+from untaxed.statistics import Estimate, hierarchical_mean, matched_difference, paired_bootstrap
 
 READING = "Rates are in percent. Brackets hold 95 % intervals; a dash means not measured, or that no reply of the judge could be read."
 SETTING = ("model", "recipe", "source", "method", "benign", "trainer", "n")
@@ -138,6 +138,52 @@ def _ratio(results: Results, measured: Measure, members: list[str]) -> str:
     return f" (×{sum(measured.values[run] / measured.values[base] for run, base in pairs) / len(pairs):.2f})" if pairs else ""
 
 
+def bases(inputs: Inputs) -> list[dict[str, Any]]:
+    """DGR − Vanilla SFT on each base model alone, by source and benign rows: at equal settings and seeds, and at matched safety.
+
+    Shares in points, shift and NLL as they are. Intervals are over the runs and items of that base alone.
+    """
+    results, runs = inputs.results, [run for run in chosen_runs(inputs) if inputs.results.runs[run]["method"] in ("vanilla", "dgr")]
+    starts = {run: start for run in runs if (start := base_of(results, run)) is not None}
+    measures = {metric: measure(results, metric, {*runs, *starts.values()}) for metric in ("accuracy", safety_axis(results, runs))}
+    measures |= {metric: measure(results, metric, runs) for metric in ("shift", "nll")}
+    groups: dict[tuple, list[str]] = {}
+    for run in sorted(runs):
+        fields = results.runs[run]
+        groups.setdefault((fields["base"], fields["source"], bool(fields["benign"])), []).append(run)
+    records = []
+    for (base, source, mixed), members in sorted(groups.items()):
+        known = measures["accuracy"].values.get(starts.get(members[0], ""))
+        record = {"base": base, "source": source, "benign rows": "yes" if mixed else "no", "runs": len(members)}
+        record["accuracy of the base"] = "–" if known is None else f"{100 * known:.1f}"
+        for metric, measured in measures.items():
+            share = metric not in ("shift", "nll")
+            record[f"{metric}, DGR − Vanilla"] = cell(_gained(results, measured, members), *((100, 1) if share else (1, 3)))
+        record["accuracy at matched safety, DGR − Vanilla"] = cell(_matched(results, members, *list(measures.values())[1::-1]))
+        records.append(record)
+    return records
+
+
+def _sides(results: Results, measured: Measure, runs: Sequence[str]) -> list[dict[tuple, str]]:
+    """Measured runs of DGR and of Vanilla SFT by setting and seed."""
+    fields = ("source", "benign", "trainer", "n", "seed")
+    keys = {run: tuple(results.runs[run][key] for key in fields) for run in runs if run in measured.values}
+    return [{key: run for run, key in keys.items() if results.runs[run]["method"] == method} for method in ("dgr", "vanilla")]
+
+
+def _gained(results: Results, measured: Measure, runs: Sequence[str]) -> Estimate | None:
+    """DGR − Vanilla SFT over pairs of runs."""
+    sides = _sides(results, measured, runs)
+    paired = set(sides[0]) & set(sides[1])
+    point = paired_bootstrap(*({key: measured.items(side[key]) for key in paired} for side in sides)) if paired else None
+    return Estimate(point.value, None, None, point.n) if point and point.low == point.high else point  # seeds may train on the same rows
+
+
+def _matched(results: Results, runs: Sequence[str], safety: Measure, accuracy: Measure) -> Estimate | None:
+    sides = _sides(results, accuracy, [run for run in runs if run in safety.values])
+    return matched_difference(*([(key[:-1], safety.items(run), accuracy.items(run)) for key, run in side.items()] for side in sides))
+
+
 def ablations(inputs: Inputs) -> list[dict[str, Any]]:
     """Each variant of the refinement (pieces, filters, what becomes of rejects) beside the settings of the same model, trainer and n.
 
@@ -212,6 +258,7 @@ TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
     "main_results": main_results,
     "activation": activation,
     "shift": shift,
+    "bases": bases,
     "ablations": ablations,
     "refinement": refinement,
     "judges": judges,

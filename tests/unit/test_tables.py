@@ -102,6 +102,26 @@ def test_the_ablations_stand_beside_the_method_at_the_same_n(tmp_path):
     assert rows[3]["pieces"] == "–"
 
 
+def test_each_base_model_stands_alone_beside_the_others(tmp_path):
+    """DGR keeps 0.2 more on one base and 0.1 less on the other: two rows, where the mean of all would say +0.05."""
+    folders = []
+    for number, (name, gain) in enumerate((("tiny", 0.2), ("tiny.1", -0.1))):
+        origin = {"model": name} | ({"replicate_of": "tiny"} if number else {})
+        folders.append(
+            write_run(tmp_path / name, {"run": f"base--{name}", "method": "none", "source": "none", "seed": 0, **origin}, 0.9, 0.0)
+        )
+        for n, refusal in ((10, 0.2), (100, 0.8)):
+            for method, accuracy in (("vanilla", 0.5), ("dgr", 0.5 + gain)):
+                spec = spec_of(method, "direct", n, number) | {"run": f"{name}-{method}-{n}", **origin}
+                folders.append(write_run(tmp_path / spec["run"], spec, accuracy, refusal, shift=0.3 - gain * (method == "dgr")))
+    rows = TABLES["bases"](Inputs({}, results_of(folders, tmp_path)))
+    assert [(row["base"], row["runs"], row["accuracy of the base"]) for row in rows] == [("tiny", 4, "90.0"), ("tiny.1", 4, "90.0")]
+    assert [float(row["accuracy, DGR − Vanilla"].split()[0]) for row in rows] == [20.0, -10.0]
+    assert [float(row["accuracy at matched safety, DGR − Vanilla"].split()[0]) for row in rows] == [20.0, -10.0]
+    assert [float(row["shift, DGR − Vanilla"].split()[0]) for row in rows] == [-0.2, 0.1]
+    assert [float(row["nll, DGR − Vanilla"].split()[0]) for row in rows] == [-0.2, 0.1]
+
+
 def test_a_study_without_ablations_has_none(known):
     assert TABLES["ablations"](Inputs({}, known)) == []
 
