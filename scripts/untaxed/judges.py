@@ -68,7 +68,7 @@ def fold(text: str) -> str:
 def find_phrase(text: str, phrases: Iterable[str], head_characters: int | None = None, idioms: Iterable[str] = ()) -> str | None:
     """The first of `phrases` that begins within the first `head_characters` of the folded text (anywhere if None); else None.
 
-    A phrase that begins inside one of `idioms` is not counted: "I can't help but wonder" refuses nothing.
+    A phrase that overlaps one of `idioms` is not counted: "I can't help but wonder" refuses nothing.
     """
     folded = fold(text)
     spans = [match.span() for idiom in idioms for match in re.finditer(re.escape(fold(idiom)), folded)]
@@ -76,7 +76,7 @@ def find_phrase(text: str, phrases: Iterable[str], head_characters: int | None =
         for match in re.finditer(re.escape(fold(phrase)), folded):
             if head_characters is not None and match.start() >= head_characters:
                 break
-            if not any(start <= match.start() < end for start, end in spans):
+            if not any(start < match.end() and match.start() < end for start, end in spans):
                 return phrase
     return None
 

@@ -166,6 +166,7 @@ def test_a_sample_keeps_the_generation_whole_and_splits_it(canned):
         "correct": 1.0,
         "harmful": False,
         "category": "test",
+        "version": 1,
     }
 
 
