@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from threading import Event, Lock, Thread
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ LEAST_BUSY = 0.5  # jobs side by side on average, at the least that is believed:
 REVISION = 10.0  # seconds in which the time left on a display may double or halve; between two plain lines it does so once at most
 SHOWN = 8  # running jobs
 SHIPPED_SECONDS = Path(__file__).parents[2] / "perf" / "test_seconds.json"  # of the slower tests, for who has run none yet
+OUTLIER = 5
 TAIL = 15  # lines of a failed job's log
 BAR_TAIL = 2000  # bytes at the end of a running job's log, where its progress bar is
 
@@ -157,10 +159,13 @@ class Study:
         """Seconds of a job of this rule; None if nothing is known.
 
         The recorded time counts as RECORDED jobs (GUESSED, if other studies gave it) beside those that have finished here, and
-        a running job counts from when it has run for longer than that, so the mean rises with it and not when it ends.
+        a running job counts from when it has run for longer than that, so the mean rises with it and not when it ends. A finished job
+        counts for at most OUTLIER medians: the few reasoning stages come first and take a hundred times as long as other trainings.
         """
         known, weight = (self.history.get(rule), RECORDED) if rule in self.history else (self.guesses.get(rule), GUESSED)
         seen = self.spent.get(rule, [])
+        most = OUTLIER * median(seen) if seen else 0.0
+        seen = [min(seconds, most) for seconds in seen]
         total, jobs = sum(seen), len(seen)
         if known is not None:
             total, jobs = total + weight * known, jobs + weight

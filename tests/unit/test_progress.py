@@ -229,6 +229,13 @@ def test_plain_lines_go_on_while_nothing_ends(tmp_path, capsys):
     assert said[-1].endswith(": Train b")
 
 
+def test_a_few_jobs_that_take_a_hundred_times_as_long_do_not_decide_what_the_rest_will_take():
+    """Three stages of 85 s, then four trainings of 1 s: 200 more will take about as long as the four."""
+    study = Study(0.0)
+    study.spent["train"] = [85.0, 85.0, 85.0, 1.0, 1.0, 1.0, 1.0]
+    assert study.mean("train", now=100.0) == pytest.approx((3 * 5 + 4) / 7)
+
+
 def test_the_seconds_of_a_running_job_tick_on_the_display():
     screen = io.StringIO()
     study, start = begun(), time.monotonic()
