@@ -17,7 +17,9 @@ RESULTS = STUDY.results
 LOGS = f"logs/{STUDY.name}"
 TIMES = f"{RESULTS}/benchmarks"
 
-if workflow.is_main_process and not FILES[1:]:  # what a bare `snakemake` plans is not what a laptop can run
+if (
+    workflow.is_main_process and not FILES[1:]
+):  # what a bare `snakemake` plans is not what a laptop can run
     print(
         f"Study {STUDY.name} (config.yaml): {len(STUDY.trained)} trainings, for GPUs. Another: --configfile studies/laptop.yaml",
         file=sys.stderr,

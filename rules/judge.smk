@@ -6,6 +6,7 @@ rule judge:
         samples=rules.evaluate.output[0],
         model=lambda wildcards: STUDY.judge_models(wildcards.judge),
         prompt=lambda wildcards: STUDY.judge_files(wildcards.judge),
+        code=lambda wildcards: STUDY.judge_code(wildcards.judge),
     output:
         f"{RESULTS}/runs/{{run}}/verdicts/{{judge}}.jsonl",
     log:

@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from threading import Event, Lock, Thread
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ LEAST_BUSY = 0.5  # jobs side by side on average, at the least that is believed:
 REVISION = 10.0  # seconds in which the time left on a display may double or halve; between two plain lines it does so once at most
 SHOWN = 8  # running jobs
 SHIPPED_SECONDS = Path(__file__).parents[2] / "perf" / "test_seconds.json"  # of the slower tests, for who has run none yet
-OUTLIER = 5
+STAGE = "Train reasoning--"  # how the message of a reasoning stage begins
 TAIL = 15  # lines of a failed job's log
 BAR_TAIL = 2000  # bytes at the end of a running job's log, where its progress bar is
 
@@ -77,7 +76,8 @@ class Study:
     planned: Counter = field(default_factory=Counter)
     finished: Counter = field(default_factory=Counter)
     running: dict[str, Job] = field(default_factory=dict)
-    spent: dict[str, list[float]] = field(default_factory=dict)  # by rule
+    spent: dict[str, list[float]] = field(default_factory=dict)  # by rule, without reasoning stages
+    staged: float = 0.0  # of the finished reasoning stages
     failures: list[Failure] = field(default_factory=list)
     history: dict[str, float] = field(default_factory=dict)  # seconds of a job by rule, recorded for this study
     guesses: dict[str, float] = field(default_factory=dict)  # the same from other studies
@@ -116,8 +116,7 @@ class Study:
         elif match := FINISHED.match(line):
             job = self.running.pop(match[1], Job(None, match[2], now))
             job.rule = match[2]
-            self.finished[job.rule] += 1
-            self.spent.setdefault(job.rule, []).append(now - job.started)
+            self.count(job, now - job.started)
             return job
         return None
 
@@ -135,6 +134,14 @@ class Study:
             self.failures[-1].log = value.partition(" (check log")[0].partition(", ")[0]
             return self.failures[-1]
         return None
+
+    def count(self, job: Job, seconds: float) -> None:
+        """Count a finished job and its time."""
+        self.finished[job.rule] += 1
+        if job.text.startswith(STAGE):
+            self.staged += seconds
+        else:
+            self.spent.setdefault(job.rule, []).append(seconds)
 
     def job_of(self, message: str, now: float) -> Job:
         """The job that this is the message of, with the rule and the log that the workflow's files state."""
@@ -159,17 +166,15 @@ class Study:
         """Seconds of a job of this rule; None if nothing is known.
 
         The recorded time counts as RECORDED jobs (GUESSED, if other studies gave it) beside those that have finished here, and
-        a running job counts from when it has run for longer than that, so the mean rises with it and not when it ends. A finished job
-        counts for at most OUTLIER medians: the few reasoning stages come first and take a hundred times as long as other trainings.
+        a running job counts from when it has run for longer than that, so the mean rises with it and not when it ends. A job
+        does not count if it is a reasoning stage: those come first, are few, and take many times as long as the other trainings.
         """
         known, weight = (self.history.get(rule), RECORDED) if rule in self.history else (self.guesses.get(rule), GUESSED)
         seen = self.spent.get(rule, [])
-        most = OUTLIER * median(seen) if seen else 0.0
-        seen = [min(seconds, most) for seconds in seen]
         total, jobs = sum(seen), len(seen)
         if known is not None:
             total, jobs = total + weight * known, jobs + weight
-        for elapsed in sorted(now - job.started for job in self.running.values() if job.rule == rule):
+        for elapsed in sorted(now - job.started for job in self.running.values() if job.rule == rule and not job.text.startswith(STAGE)):
             if jobs and elapsed > total / jobs:
                 total, jobs = total + elapsed, jobs + 1
         return total / jobs if jobs else None
@@ -184,7 +189,7 @@ class Study:
         work = sum(count * means[rule] for rule, count in left.items())
         work -= sum(min(now - job.started, means.get(job.rule, 0.0)) for job in self.running.values())
         elapsed = now - self.first
-        side_by_side = (sum(map(sum, self.spent.values())) + busy) / elapsed if elapsed > 0 else len(self.running)
+        side_by_side = (sum(map(sum, self.spent.values())) + self.staged + busy) / elapsed if elapsed > 0 else len(self.running)
         return max(0.0, work / max(side_by_side, LEAST_BUSY))
 
     def say_left(self, now: float) -> float | None:

@@ -779,6 +779,10 @@ class Study:
         prompt = self.config.judges[judge].prompt
         return [prompt] if prompt else []
 
+    def judge_code(self, judge: str) -> list[str]:
+        """The code of a judge that looks for phrases, which is cheap to run again when it has changed; of others none."""
+        return ["scripts/untaxed/judges.py"] if judge in self.judges_that_ask(False) else []
+
     def judge_threads(self, judge: str) -> int:
         return self.config.compute.threads if self.config.judges[judge].model else 1
 

@@ -229,11 +229,14 @@ def test_plain_lines_go_on_while_nothing_ends(tmp_path, capsys):
     assert said[-1].endswith(": Train b")
 
 
-def test_a_few_jobs_that_take_a_hundred_times_as_long_do_not_decide_what_the_rest_will_take():
-    """Three stages of 85 s, then four trainings of 1 s: 200 more will take about as long as the four."""
-    study = Study(0.0)
-    study.spent["train"] = [85.0, 85.0, 85.0, 1.0, 1.0, 1.0, 1.0]
-    assert study.mean("train", now=100.0) == pytest.approx((3 * 5 + 4) / 7)
+def test_reasoning_stages_do_not_decide_how_long_the_other_trainings_will_take():
+    """One stage of 150 s has ended and one has run for 100 s: the trainings are still expected to take what is recorded of them."""
+    study = Study(0.0, history={"train": 40.0}, rules=[Stated("train", "Train (?P<run>.+)", "")])
+    lines = ("[Sun Nov 22 06:00:00 2026]", "Job 1: Train reasoning--a", "Finished jobid: 1 (Rule: train)", "Job 2: Train reasoning--b")
+    for line, now in zip(lines, (0.0, 0.0, 150.0, 150.0), strict=True):
+        study.read(line, now)
+    assert (study.staged, study.spent) == (150.0, {})
+    assert study.mean("train", now=250.0) == 40.0
 
 
 def test_the_seconds_of_a_running_job_tick_on_the_display():
