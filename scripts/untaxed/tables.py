@@ -196,18 +196,21 @@ def ablations(inputs: Inputs) -> list[dict[str, Any]]:
         if runs
         else []
     )
-    by_recipe = {(results.runs[run]["model"], results.runs[run]["recipe"]): reports[run] for run in runs if run in reports}
-    return [_varied(row, by_recipe.get((row["model"], row["recipe"]))) for row in rows]
+    by_recipe: dict[tuple, dict[str, dict]] = {}  # of each replicate of the model its report
+    for run in (run for run in runs if run in reports):
+        fields = results.runs[run]
+        by_recipe.setdefault((fields["model"], fields["recipe"]), {})[fields["base"]] = reports[run]
+    return [_varied(row, list(by_recipe.get((row["model"], row["recipe"]), {}).values())) for row in rows]
 
 
-def _varied(row: dict[str, Any], report: dict[str, Any] | None) -> dict[str, Any]:
+def _varied(row: dict[str, Any], reports: list[dict[str, Any]]) -> dict[str, Any]:
     """A row of the ablations with what its refinement did; dashes where nothing was refined."""
     head = {key: row[key] for key in SETTING if key != "source"}
     rest = {key: value for key, value in row.items() if key not in SETTING}
-    if report is None:
+    if not reports:
         return head | {"pieces": "–", "filters": "–", "fallback": "–"} | rest | {"fallback (%)": "–"}
-    rate = report["fallback_rate"]["overall"]["rate"]
-    return head | refined_as(report) | rest | {"fallback (%)": "–" if rate is None else f"{100 * rate:.1f}"}
+    failed, n = (sum(report["fallback_rate"]["overall"][key] for report in reports) for key in ("failed", "n"))
+    return head | refined_as(reports[0]) | rest | {"fallback (%)": f"{100 * failed / n:.1f}" if n else "–"}
 
 
 def refinement(inputs: Inputs) -> list[dict[str, Any]]:

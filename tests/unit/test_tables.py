@@ -89,14 +89,21 @@ def test_the_ablations_stand_beside_the_method_at_the_same_n(tmp_path):
     runs = [("vanilla", "direct", 10, 0.4), ("dgr", "direct", 10, 0.8), ("dgr", "direct", 100, 0.9), ("dgr", "ablation", 10, 0.6)]
     folders = [write_base(tmp_path / "b")]
     folders += [write_run(tmp_path / f"{m}{s}{n}", spec_of(m, s, n, 0), accuracy, 0.75) for m, s, n, accuracy in runs]
-    rates = {"reasoning": {"n": 10}, "answer": {"n": 0}, "overall": {"rate": 0.25}}
-    reports = [{"name": "x", "runs": [spec_of("dgr", "ablation", 10, 0)["run"]], "filters": [], "fallback": "drop", "fallback_rate": rates}]
+    again = spec_of("dgr", "ablation", 10, 1) | {"model": "tiny.1", "replicate_of": "tiny"}
+    folders.append(write_run(tmp_path / "again", again, 0.6, 0.75))
+    reports = [
+        {
+            "name": "x", "runs": [run], "filters": [], "fallback": "drop",
+            "fallback_rate": {"reasoning": {"n": 10}, "answer": {"n": 0}, "overall": {"failed": failed, "n": 20, "rate": failed / 20}},
+        }
+        for run, failed in ((spec_of("dgr", "ablation", 10, 0)["run"], 5), (again["run"], 15))
+    ]  # fmt: skip
     rows = TABLES["ablations"](Inputs({}, results_of(folders, tmp_path), refine_reports=reports))
     assert [(row["recipe"], row["n"]) for row in rows] == [
         ("none", 0), ("ablation-dgr-b0", 10), ("direct-dgr-b0", 10), ("direct-vanilla-b0", 10),
     ]  # fmt: skip
     ablation = rows[1]
-    assert [ablation[key] for key in ("pieces", "filters", "fallback", "fallback (%)")] == ["reasoning", "none", "drop", "25.0"]
+    assert [ablation[key] for key in ("pieces", "filters", "fallback", "fallback (%)")] == ["reasoning", "none", "drop", "50.0"]
     assert ablation["harmful_score"].startswith("25.0 [")
     assert ablation["accuracy"].startswith("60.0 [")
     assert rows[3]["pieces"] == "–"
