@@ -145,21 +145,20 @@ def bases(inputs: Inputs) -> list[dict[str, Any]]:
     """
     results, runs = inputs.results, [run for run in chosen_runs(inputs) if inputs.results.runs[run]["method"] in ("vanilla", "dgr")]
     starts = {run: start for run in runs if (start := base_of(results, run)) is not None}
-    measures = {metric: measure(results, metric, {*runs, *starts.values()}) for metric in ("accuracy", safety_axis(results, runs))}
-    measures |= {metric: measure(results, metric, runs) for metric in ("shift", "nll")}
+    accuracy, safety = (measure(results, metric, {*runs, *starts.values()}) for metric in ("accuracy", safety_axis(results, runs)))
+    compared = [(accuracy, 100, 1), (safety, 100, 1), *((measure(results, metric, runs), 1, 3) for metric in ("shift", "nll"))]
     groups: dict[tuple, list[str]] = {}
     for run in sorted(runs):
         fields = results.runs[run]
         groups.setdefault((fields["base"], fields["source"], bool(fields["benign"])), []).append(run)
     records = []
     for (base, source, mixed), members in sorted(groups.items()):
-        known = measures["accuracy"].values.get(starts.get(members[0], ""))
+        known = accuracy.values.get(starts.get(members[0], ""))
         record = {"base": base, "source": source, "benign rows": "yes" if mixed else "no", "runs": len(members)}
         record["accuracy of the base"] = "–" if known is None else f"{100 * known:.1f}"
-        for metric, measured in measures.items():
-            share = metric not in ("shift", "nll")
-            record[f"{metric}, DGR − Vanilla"] = cell(_gained(results, measured, members), *((100, 1) if share else (1, 3)))
-        record["accuracy at matched safety, DGR − Vanilla"] = cell(_matched(results, members, *list(measures.values())[1::-1]))
+        for measured, scale, digits in compared:
+            record[f"{measured.metric}, DGR − Vanilla"] = cell(_gained(results, measured, members), scale, digits)
+        record["accuracy at matched safety, DGR − Vanilla"] = cell(_matched(results, members, safety, accuracy))
         records.append(record)
     return records
 
