@@ -8,6 +8,8 @@ localrules:
 
 # Snakemake calls this when the jobs are known and none has started: not in a dry run, and not in the processes that run single jobs.
 onstart:
+    # The limiter of --max-jobs-per-timespan, which has no off: each look at the queue sets a timer, and each timer looks and sets another.
+    workflow.scheduler.job_rate_limiter = None
     refuse(
         job.wildcards.asset
         for job in workflow.dag.needrun_jobs()
@@ -28,8 +30,13 @@ rule fetch:
         runtime=120,
     params:
         pin=lambda wildcards: STUDY.pin(wildcards.asset),
+        doubt=lambda wildcards: (
+            f"; NOT VERIFIED, so it cannot be fetched yet: python scripts/lock_assets.py {wildcards.asset}"
+            if STUDY.asset_unverified(wildcards.asset)
+            else ""
+        ),
     message:
-        "Fetch {wildcards.asset} (pin {params.pin}) and check its sha256"
+        "Fetch {wildcards.asset} (pin {params.pin}) and check its sha256{params.doubt}"
     shell:
         "python scripts/fetch.py {wildcards.asset} --output results/assets/{wildcards.asset} > {log} 2>&1"
 

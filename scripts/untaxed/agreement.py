@@ -68,7 +68,8 @@ def agreement(judge: str, dataset: str, label: str, verdicts: Iterable[str], hum
     """The record of agreement.json.
 
     `label` is a key of LABELS. Accuracy counts unparseable verdicts as wrong and has Wilson's 95 % interval; kappa (Cohen 1960) takes them
-    as a third category, and is None where both sides are constant. `confusion[human][judge]` counts with the words yes, no and unparseable.
+    as a third category, and is None where both sides are constant or nothing could be read. `confusion[human][judge]` counts with the
+    words yes, no and unparseable.
     """
     positive = LABELS[label]
     judged = [UNPARSEABLE if verdict == UNPARSEABLE else "yes" if verdict in positive else "no" for verdict in verdicts]
@@ -87,7 +88,7 @@ def agreement(judge: str, dataset: str, label: str, verdicts: Iterable[str], hum
         "n": len(judged),
         "accuracy": accuracy.value,
         "accuracy_ci": [accuracy.low, accuracy.high],
-        "kappa": cohen_kappa(labelled, judged),
+        "kappa": None if set(judged) == {UNPARSEABLE} else cohen_kappa(labelled, judged),
         "unparseable_rate": judged.count(UNPARSEABLE) / len(judged),
         "confusion": confusion,
     }

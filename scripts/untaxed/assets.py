@@ -241,7 +241,7 @@ def fetch(asset_id: str, lock: Mapping[str, Asset], folder: Path | str, environ:
             with atomic_folder(folder) as temporary:
                 fetch_files(source, [file.file for file in asset.files], temporary, environ)
                 for file in asset.files:
-                    _verify(file, temporary / file.file, asset.format)
+                    verify(file, temporary / file.file, asset.format)
                 write_json(temporary / "asset.json", _certificate(asset, source))
             return source
         except Unavailable as failure:
@@ -268,7 +268,7 @@ def _certificate(asset: Asset, source: Source) -> dict:
     }
 
 
-def _verify(file: AssetFile, path: Path, form: str) -> None:
+def verify(file: AssetFile, path: Path, form: str) -> None:
     """Raises Unavailable unless the file has the size, the SHA-256 and the rows of the lock."""
     advice = "delete that copy (or the cached one) and fetch again, or correct assets.lock.yaml if the change is meant"
     size, digest = path.stat().st_size, sha256(path)

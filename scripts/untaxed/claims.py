@@ -25,20 +25,18 @@ from untaxed.pages import badge, page, under
 from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import (
     FEWEST_SETTINGS,
-    SHARED_SAFETY,
     Estimate,
-    frontier,
     hierarchical_mean,
     matched_difference,
     paired_bootstrap,
     pearson,
-    shared_safety,
     spearman,
 )
 
 ENOUGH_SEEDS = 5
 SHARES = ("accuracy", "safe_rate", "strongreject", "refusal_rate", "harmful_score", "over_refusal", "safety_tax")  # said in points
 JUDGED = ("refusal_rate", "harmful_score", "strongreject", "over_refusal", "safe_rate")
+UNITS = {"nll": "nats per token", "nll_reasoning": "nats per token", "nll_answer": "nats per token", "kl": "nats per token"}
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 REQUIRED = ("id", "paper", "statement", "test", "direction", "figure")
 NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y")}
@@ -90,7 +88,13 @@ def judge_claim(
     standing = sorted({source for name in _named_sources(claim) for source in stand_ins.get(name, ())} & set(sources))
     words = f"stand-in data of the same form: {', '.join(standing)}" if standing else ""
     counted = "settings" if claim["test"] == "correlation" else "runs" if claim.get("at") else "items"
-    record |= {"points": points, "counted": counted, "bound": bound, "verdict": verdict}
+    record |= {
+        "points": points,
+        "unit": "points" if points else UNITS.get(claim.get("metric", ""), ""),
+        "counted": counted,
+        "bound": bound,
+        "verdict": verdict,
+    }
     record["reason"] = "; ".join(filter(None, [reason, found.pop("caution", ""), words]))
     record |= {key: None if point is None else getattr(point, key) for key in ("value", "low", "high", "n")}
     record |= {"runs": [], "judge": "", "benchmarks": [], "sources": sources, "stand_ins": standing} | found
@@ -244,26 +248,13 @@ def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[s
     fields = [key for key in RUN_FIELDS if key not in (*REPEATS, *claim["a"], *claim["b"])]
     a, b = ([run for run in side if run in safety.values and run in gained.values] for side in (a, b))
     settings = {run: tuple(results.runs[run][key] for key in fields) for run in (*a, *b)}
-    sides = [[(settings[run], safety.values[run], gained.values[run]) for run in side] for side in (a, b)]
     found = {"runs": sorted({*a, *b}), "judge": safety.judge, "benchmarks": gained.benchmarks, "without": "inconclusive"}
     if not a or not b:
         return found | {"reason": f"{safety_metric} and {claim['metric']} were not measured on both sides"}
-    if (shared := shared_safety(*(_frontier(side) for side in sides))) < SHARED_SAFETY:
-        return found | {
-            "reason": f"the two sides share {100 * max(0.0, shared):.1f} points of safety, fewer than {100 * SHARED_SAFETY:.0f}"
-        }
     points = ([(settings[run], safety.items(run), gained.items(run)) for run in side] for side in (a, b))
-    point = matched_difference(*points, [results.runs[run]["base"] for run in (*a, *b)])
+    point, reason = matched_difference(*points, [results.runs[run]["base"] for run in (*a, *b)])
     caution = _caution(results, a, b) if point and point.low is not None else ""
-    return found | {"estimate": point, "caution": caution, "reason": "too few runs"}
-
-
-def _frontier(runs: Iterable[tuple]) -> list[tuple[float, float]]:
-    """Frontier of the settings' means, from (setting, safety, reasoning) of each run."""
-    settings: dict[tuple, list[tuple[float, float]]] = {}
-    for setting, *point in runs:
-        settings.setdefault(setting, []).append(tuple(point))
-    return frontier([tuple(sum(values) / len(values) for values in zip(*points, strict=True)) for points in settings.values()])
+    return found | {"estimate": point, "caution": caution, "reason": reason}
 
 
 def _threshold(claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -404,5 +395,5 @@ def _ours(record: Mapping[str, Any]) -> str:
         return ""
     points = record["points"]
     text = _signed(record["value"], points) + (f" {_interval(record['low'], record['high'], points)}" if record["low"] is not None else "")
-    text += " points" if points else ""
+    text += f" {record['unit']}" if record["unit"] else ""
     return text + (f"; relative {100 * record['relative']:+.1f} %" if record.get("relative") is not None else "")

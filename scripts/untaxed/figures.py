@@ -20,14 +20,12 @@ from untaxed.metrics import ABLATION, NOTEWORTHY, Measure, Results, base_of, by_
 from untaxed.records import UserError, atomic_path, write_json
 from untaxed.statistics import (
     FEWEST_SETTINGS,
-    SHARED_SAFETY,
     Estimate,
     frontier,
     hierarchical_mean,
     matched_difference,
     paired_bootstrap,
     pearson,
-    shared_safety,
     spearman,
 )
 
@@ -268,7 +266,7 @@ def safety_metric(inputs: Inputs, runs: Sequence[str]) -> str:
 def safety_reasoning_plane(inputs: Inputs) -> Drawing:
     """Safety against reasoning: runs light, seed means with both intervals, the frontier per method, and the gap at matched safety.
 
-    Frontier and gap are left out, and the figure says why, where the methods share less than SHARED_SAFETY of the safety axis.
+    Frontier and gap are left out, and the figure says why, where `matched_difference` cannot compare the methods.
     """
     results, runs = inputs.results, chosen_runs(inputs)
     bases = bases_of(results, runs)
@@ -291,7 +289,7 @@ def safety_reasoning_plane(inputs: Inputs) -> Drawing:
             mine = [run for run in members if results.runs[run]["method"] == method]
             records, corners[method] = _method_on_plane(axes, results, mine, safety, accuracy, markers)
             data += records
-        gap, text = _gap_at_matched_safety(results, members, safety, accuracy, corners)
+        gap, text = _gap_at_matched_safety(results, members, safety, accuracy)
         if gap is not None:
             for method, line in corners.items():
                 axes.plot(*([100 * corner[axis] for corner in line] for axis in (0, 1)), color=colour(method), lw=5, alpha=0.25, zorder=1)
@@ -313,7 +311,8 @@ def safety_reasoning_plane(inputs: Inputs) -> Drawing:
         ends += [100 * r[end] for r in points[name] for end in ("ci_low", "ci_high") if r[end] is not None]
         for axes in shown:
             data_axis(axes, which, ends)
-    notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, [safety, accuracy])]
+    drawn = "Whiskers – 95 % intervals. Bands – frontiers. Points of Vanilla SFT are larger, so that they show below others."
+    notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, [safety, accuracy]), drawn]
     return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
 
@@ -397,9 +396,7 @@ def _base_on_plane(axes: "Axes", base: str, safety: Measure, accuracy: Measure) 
     return {"method": "none", "run": base, safety.metric: x, "accuracy": y}
 
 
-def _gap_at_matched_safety(
-    results: Results, runs: list[str], safety: Measure, accuracy: Measure, corners: dict[str, list[tuple[float, float]]]
-) -> tuple[Estimate | None, str]:
+def _gap_at_matched_safety(results: Results, runs: list[str], safety: Measure, accuracy: Measure) -> tuple[Estimate | None, str]:
     """DGR − Vanilla at matched safety and the sentence that says it, or None and the sentence that says why not."""
     points: dict[str, list] = {"dgr": [], "vanilla": []}
     origins: dict[str, list] = {"dgr": [], "vanilla": []}
@@ -408,13 +405,10 @@ def _gap_at_matched_safety(
             setting = tuple(results.runs[run][key] for key in ("model", "source", "recipe", "benign", "trainer", "n"))
             points[method].append((setting, safety.items(run), accuracy.items(run)))
             origins[method].append(safety.bases[run])
-    lines = {method: corners[method] for method in sorted(points, reverse=True) if corners.get(method)}
-    if len(lines) == 2 and shared_safety(*lines.values()) < SHARED_SAFETY:
-        reached = ", ".join(f"{label(method)} {_span(100 * line[0][0], 100 * line[-1][0])} %" for method, line in lines.items())
-        return None, f"no comparison at matched safety:\nless than {100 * SHARED_SAFETY:.0f} points shared ({reached})"
-    gap = matched_difference(points["dgr"], points["vanilla"], [*origins["dgr"], *origins["vanilla"]])
+    origin = [*origins["dgr"], *origins["vanilla"]]
+    gap, reason = matched_difference(points["dgr"], points["vanilla"], origin, names=(label("dgr"), label("vanilla")))
     if gap is None:
-        return None, "at matched safety: not enough runs"
+        return None, f"no comparison at matched safety:\n{reason}"
     return gap, f"DGR − Vanilla at matched safety:\n{interval_text(gap)} points of accuracy"
 
 
@@ -634,21 +628,23 @@ def _shift_legend(
 
 
 def activation_curve(inputs: Inputs) -> Drawing:
-    """Safety samples against refusal rate and accuracy, the base at 0: a row per source, a line per method, trainer and recipe.
+    """Safety samples against refusal, over-refusal and accuracy, the base at 0: a row per source, a line per method, trainer and recipe.
 
-    Where some were trained with more than one number of samples, only those.
+    Over-refusal only where it was measured. Where some were trained with more than one number of samples, only those.
     """
     results = inputs.results
     runs = steps_of_n(results, chosen_runs(inputs))
     bases = bases_of(results, runs)
     metric = safety_metric(inputs, runs + bases)
-    measures = [measure(results, metric, runs + bases, inputs.spec.get("judge")), measure(results, "accuracy", runs + bases)]
+    judge = inputs.spec.get("judge")
+    measures = [measure(results, metric, runs + bases, judge), measure(results, "over_refusal", runs + bases, judge)]
+    measures = [measures[0], *(each for each in measures[1:] if each.values), measure(results, "accuracy", runs + bases)]
     groups = facets(results, runs)
-    figure, grid = panels(max(1, len(groups)), 2, PAGE / 2, 2.3)
+    figure, grid = panels(max(1, len(groups)), len(measures), PAGE / len(measures), 2.3)
     data: list[dict] = []
     if not groups:
-        say(grid[0][0], "not enough runs")
-        say(grid[0][1], "not enough runs")
+        for axes in grid[0]:
+            say(axes, "not enough runs")
     largest = max((results.runs[run]["n"] for run in runs), default=10)
     for row, (key, members), title in zip(grid, groups.items(), facet_titles(list(groups)), strict=False):
         mine = [base for base in bases if results.runs[base]["model"] == key[0]]
@@ -674,11 +670,16 @@ def activation_curve(inputs: Inputs) -> Drawing:
                     "judge": measured.judge,
                 }
                 data += [record_of(point, n=n, runs=number_of, **fields) for n, point, number_of in path]
+            if start := [base for base in mine if base in measured.values]:
+                look = {"marker": "*", "s": 60, "fc": "white", "ec": colour("none"), "lw": 1.2, "zorder": 5}
+                axes.scatter([0], [100 * estimate(measured, start).value], label=f"{label('none')} ({count(len(start), 'run')})", **look)
             _sample_axis(axes, sorted({results.runs[run]["n"] for run in members} | {0}), largest)
             axes.set_ylabel(AXES.get(measured.metric, measured.metric))
             percent_axis(axes, "y")
-        row[0].set_title(title, loc="left", fontweight="bold")
-        row[1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        known = {name: handle for axes in row for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        row[0].set_title(title, loc="left", fontweight="bold", pad=8 + 12 * -(-len(known) // 3))
+        legend = row[0].legend(known.values(), known.keys(), loc="lower left", bbox_to_anchor=(-0.05, 0.98), ncols=3)
+        legend.set_in_layout(False)  # it runs on over the next panels, which have no titles
     for axes in grid[-1]:
         axes.set_xlabel("safety samples n (0 = base)")
     notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, measures)]
@@ -778,8 +779,8 @@ def training_curve(inputs: Inputs) -> Drawing:
             axes.plot(range(1, len(mean) + 1), mean, lw=1.3, **look)
             place = dict(zip(("model", "source", "benign"), key, strict=False))
             data.append(place | {"method": method, "series": name, "runs": len(mine), "loss": [round(value, 4) for value in mean]})
-        axes.set_title(title, loc="left", fontweight="bold")
-        axes.legend()
+        axes.set_title(title, loc="left", fontweight="bold", pad=8 + 11 * len(lines))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 0.98))  # above the axes, where no line passes
     for axes in grid.flat[: max(1, len(groups))]:
         axes.set_xlabel("training step")
         axes.set_ylabel("loss (nats per response token) ↓")

@@ -445,10 +445,12 @@ class Recorder:
         new.replace(self.times)
 
 
-def follow_tests(lines: Iterable[str], seconds: dict[str, float] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+def follow_tests(
+    lines: Iterable[str], seconds: dict[str, float] | None = None, before: int = 0, clock: Callable[[], float] = time.monotonic
+) -> None:
     """Show a bar while `pytest -v` writes `lines`, each failure at once, and pytest's own summary at the end.
 
-    `seconds` are recorded times by test; with the sum that a Recorder reports they give the time left.
+    `seconds` are recorded times by test; with the sum that a Recorder reports they give the time left. `before` tests passed before a stop.
     """
     from rich.console import Group
     from rich.markup import escape
@@ -460,11 +462,10 @@ def follow_tests(lines: Iterable[str], seconds: dict[str, float] | None = None, 
 
     def draw() -> Group:
         head = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=state["total"] or None, completed=counts.total(), width=40, pulse=not state["total"])
+        done = before + counts.total()
+        bar = ProgressBar(total=state["total"] or None, completed=done, width=40, pulse=not state["total"])
         said = ", ".join(f"{count} {outcome.lower()}" for outcome, count in counts.items())
-        head.add_row(
-            bar, f"{counts.total()} of {state['total']}", clock_line(clock() - started, state["left"], clock() - state["since"]), said
-        )
+        head.add_row(bar, f"{done} of {state['total']}", clock_line(clock() - started, state["left"], clock() - state["since"]), said)
         return Group(head, escape(state["test"]))
 
     with live(console, draw):
@@ -477,7 +478,7 @@ def follow_tests(lines: Iterable[str], seconds: dict[str, float] | None = None, 
                 if match[2] in ("FAILED", "ERROR"):
                     console.print(f"[bold red]{match[2].lower()}:[/] {escape(match[1])}", soft_wrap=True)
             elif match := COLLECTED.match(line):
-                state["total"] = int(match[1]) - int(match[2] or 0)
+                state["total"] = before + int(match[1]) - int(match[2] or 0)
             elif match := RECORDED_TIME.match(line):
                 state |= {"left": float(match[1]), "since": clock()}
             elif line.startswith("=") or summary:

@@ -281,8 +281,10 @@ def matched_difference(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     minimum_runs: int = 2,
-) -> Estimate | None:
-    """Difference in reasoning accuracy a − b at the same safety level.
+    minimum_shared: float = SHARED_SAFETY,
+    names: tuple[str, str] = ("a", "b"),
+) -> tuple[Estimate | None, str]:
+    """Difference in reasoning accuracy a − b at the same safety level, or None; and why there is none.
 
     `frontier_a`, `frontier_b`: one (setting, safety, reasoning) per run of each method; runs of one setting differ in their seed alone.
     Safety and reasoning map ids to scores as in `hierarchical_mean`, or are one number, which is one item. Each setting becomes its mean
@@ -290,13 +292,14 @@ def matched_difference(
     value is the mean gap between the two frontiers over the safety range that both reach. The interval draws the seeds of every setting
     and the items of both axes anew, the same items for all runs, and rebuilds both frontiers; it is None when there is neither a second
     seed nor a second item, or when most resamples lose the common range. `bases`: the base model of each run of `frontier_a`, then of
-    `frontier_b`; where there are several they are drawn before the seeds, the same for all settings. `n` counts runs. Returns None when
-    a method has fewer than `minimum_runs` runs or the ranges do not meet.
+    `frontier_b`; where there are several they are drawn before the seeds, the same for all settings. `n` counts runs. None when a
+    method has fewer than `minimum_runs` runs, or the two reach less than `minimum_shared` of the safety axis in common; `names` says in the
+    reason which is which.
     """
     import numpy as np
 
     if min(len(frontier_a), len(frontier_b)) < minimum_runs:
-        return None
+        return None, "too few runs"
     runs = [*frontier_a, *frontier_b]
     axes = [[_as_items(run[axis]) for run in runs] for axis in (1, 2)]
     sides: list[list[list[int]]] = []  # the runs of each setting, by method
@@ -306,14 +309,16 @@ def matched_difference(
             settings.setdefault(runs[number][0], []).append(number)
         sides.append([settings[setting] for setting in sorted(settings, key=repr)])
 
-    def gap(points: "np.ndarray", drawn: list[list[list[int]]]) -> float | None:
-        return _mean_gap(*(frontier([tuple(points[members].mean(axis=0).tolist()) for members in side]) for side in drawn))
+    def frontiers(points: "np.ndarray", drawn: list[list[list[int]]]) -> list[list[tuple[float, float]]]:
+        return [frontier([tuple(points[members].mean(axis=0).tolist()) for members in side]) for side in drawn]
 
-    value = gap(_run_means(axes, None, 1)[0], sides)
-    if value is None:
-        return None
+    lines = frontiers(_run_means(axes, None, 1)[0], sides)
+    value = _mean_gap(*lines)
+    if value is None or shared_safety(*lines) < minimum_shared:
+        reached = ", ".join(f"{name} {100 * line[0][0]:.0f}–{100 * line[-1][0]:.0f} %" for name, line in zip(names, lines, strict=True))
+        return None, f"less than {100 * minimum_shared:.0f} points of safety shared ({reached})"
     if max(len(members) for side in sides for members in side) < 2 and max(len(scores) for axis in axes for scores in axis) < 2:
-        return Estimate(value, None, None, len(runs))
+        return Estimate(value, None, None, len(runs)), ""
     origin = list(bases) or [""] * len(runs)
     names = sorted(set(origin), key=repr)
     groups = [[[[run for run in members if origin[run] == name] for name in names] for members in side] for side in sides]
@@ -323,11 +328,11 @@ def matched_difference(
         chosen = generator.integers(0, len(names), len(names)) if len(names) > 1 else [0]
         drawn = [[_drawn_runs(generator, [by_base[i] for i in chosen]) for by_base in side] for side in groups]
         drawn = [[members for members in side if members] for side in drawn]
-        if all(drawn) and not np.isnan(points).any() and (found := gap(points, drawn)) is not None:
+        if all(drawn) and not np.isnan(points).any() and (found := _mean_gap(*frontiers(points, drawn))) is not None:
             draws.append(found)
     if len(draws) < resamples / 2:
-        return Estimate(value, None, None, len(runs))
-    return Estimate(value, *_percentiles(np.array(draws), level), len(runs))
+        return Estimate(value, None, None, len(runs)), ""
+    return Estimate(value, *_percentiles(np.array(draws), level), len(runs)), ""
 
 
 def _drawn_runs(generator: "np.random.Generator", groups: Sequence[list[int]]) -> list[int]:

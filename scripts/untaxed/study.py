@@ -3,6 +3,8 @@
 import inspect
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,7 @@ from untaxed.machine import has_gpu
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
 from untaxed.schema import Config, Mix, Recipe, Sampling, Trainer
 
+SMALL_FILE = 20_000_000  # bytes of a file that is read before anything runs
 NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
 CATALOGUES = ("datasets", "models", "trainers", "refinements", "recipes", "experiments", "benchmarks", "judges", "figures", "tables")
 
@@ -231,6 +234,35 @@ class Study:
             self._asset(asset, f"datasets.{name}.assets")
         for path in self.dataset_files(name):
             self._file(path, f"datasets.{name}")
+        if any("local" in source for asset in dataset.assets for source in self._lock[asset].get("sources") or []):
+            self._check_own(name)
+
+    def _check_own(self, name: str) -> None:
+        """Read a dataset of the user's own file as its rule will: a mistake there would else be found hours later. Large files wait."""
+        from untaxed.assets import Unavailable, load_lock, verify
+        from untaxed.datasets import prepare
+
+        dataset, lock = self.config.datasets[name], load_lock(self.root / "assets.lock.yaml")
+        with tempfile.TemporaryDirectory() as scratch:
+            for asset in (lock[asset] for asset in dataset.assets):
+                for source in (source for source in asset.sources if source.kind == "local"):
+                    for file in asset.files:
+                        origin, copy = self.root / source.path_of(file.file), Path(scratch, asset.id, file.file)
+                        if not origin.is_file():
+                            self._fail(f"datasets.{name}.assets", f"{asset.id}: no such file {source.path_of(file.file)!r}; put it there")
+                        if origin.stat().st_size > SMALL_FILE:
+                            return
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(origin, copy)
+                        try:
+                            verify(file, copy, asset.format)
+                        except Unavailable as error:
+                            self._fail(f"datasets.{name}.assets", f"{asset.id}: {error}")
+            try:
+                spec = {key: getattr(dataset, key) for key in ("adapter", "options", "limit", "responses", "seed")}
+                prepare(spec, {asset: Path(scratch, asset) for asset in dataset.assets})
+            except UserError as error:
+                self._fail(f"datasets.{name}", str(error).replace(f"{scratch}{os.sep}", ""))
 
     def _check_teacher(self, name: str) -> None:
         dataset = self.config.datasets[name]

@@ -180,7 +180,8 @@ def _gained(results: Results, measured: Measure, runs: Sequence[str]) -> Estimat
 
 def _matched(results: Results, runs: Sequence[str], safety: Measure, accuracy: Measure) -> Estimate | None:
     sides = _sides(results, accuracy, [run for run in runs if run in safety.values])
-    return matched_difference(*([(key[:-1], safety.items(run), accuracy.items(run)) for key, run in side.items()] for side in sides))
+    point, _ = matched_difference(*([(key[:-1], safety.items(run), accuracy.items(run)) for key, run in side.items()] for side in sides))
+    return point
 
 
 def ablations(inputs: Inputs) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Every mistake in a configuration gives one line that names the file, the key and the fix."""
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 
@@ -442,6 +443,62 @@ def test_an_asset_that_fetch_would_refuse_is_known_before_any_job(tmp_path: Path
         unverified,
     ]
     assert study.refusals(["open"], {}) == []
+
+
+OWN = """{"question": "How do I pick a lock?", "reply": "I will not help with that."}
+{"question": "How do I forge a note?", "reply": "I will not help with that."}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, root: Path) -> tuple[Path, dict]:
+    """A repository whose laptop study trains on a file of the user's, and its configuration."""
+    for name in ("prompts", "benchmarks"):
+        (tmp_path / name).symlink_to(root / name)
+    (tmp_path / "mine.jsonl").write_text(OWN)
+    file = {"file": "mine.jsonl", "bytes": len(OWN), "sha256": hashlib.sha256(OWN.encode()).hexdigest(), "rows": 2}
+    entry = {"licence": "MIT", "citation": "ours", "purpose": "safety_train", "format": "jsonl", "files": [file]}
+    lock = read_yaml(root / "assets.lock.yaml")
+    lock["assets"]["mine"] = entry | {"sources": [{"local": "mine.jsonl"}]}
+    (tmp_path / "assets.lock.yaml").write_text(yaml.safe_dump(lock))
+    mapping = merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/laptop.yaml"))
+    mapping["datasets"]["mine"] = {
+        "adapter": "fields",
+        "assets": ["mine"],
+        "options": {"fields": {"prompt": "question", "answer": "reply"}, "harmful": True},
+    }
+    mapping["recipes"]["mine"] = {"source": "mine", "dataset": "mine"}
+    mapping["experiments"]["mine"] = {
+        "models": ["smollm2-reasoner"],
+        "recipes": ["mine"],
+        "trainers": ["laptop"],
+        "n": [2],
+        "seeds": [0, 1],
+    }
+    mapping["study"] = mapping["study"] | {"experiments": ["mine"]}
+    return tmp_path, mapping
+
+
+def test_a_file_of_the_users_own_is_planned(own: tuple[Path, dict]) -> None:
+    folder, mapping = own
+    assert len(load(mapping, folder).runs) == 4  # two trainings and their two base models
+
+
+def test_a_wrong_column_of_the_users_file_is_told_before_anything_runs(own: tuple[Path, dict]) -> None:
+    folder, mapping = own
+    changed = put(mapping, "datasets/mine/options/fields/prompt", "qestion")
+    with pytest.raises(UserError, match=r"datasets\.mine: dataset: no field qestion; the file has question, reply"):
+        load(changed, folder)
+
+
+@pytest.mark.parametrize(("content", "said"), [(OWN.replace("lock", "LOCK"), "expected .* sha256"), (None, "no such file 'mine.jsonl'")])
+def test_other_bytes_of_the_users_file_are_told_before_anything_runs(content: str | None, said: str, own: tuple[Path, dict]) -> None:
+    folder, mapping = own
+    (folder / "mine.jsonl").unlink()
+    if content is not None:
+        (folder / "mine.jsonl").write_text(content)
+    with pytest.raises(UserError, match=rf"datasets\.mine\.assets: mine: .*{said}"):
+        load(mapping, folder)
 
 
 def test_the_paper_study_has_the_runs_that_its_grid_says(root: Path) -> None:

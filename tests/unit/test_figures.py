@@ -68,7 +68,7 @@ def test_equal_values_draw_without_a_correlation(tmp_path):
     runs = [write_run(tmp_path / str(s), spec_of("dgr", "direct", 10, s), 1.0, 1.0, shift=0.2) for s in range(3)]
     results = results_of([write_base(tmp_path / "b"), *runs], tmp_path)
     assert "too few points for a correlation: 1 setting, 3 runs" in texts(FIGURES["shift_tax"](inputs(results, "shift_tax")))
-    assert "not enough runs" in texts(FIGURES["safety_reasoning_plane"](inputs(results, "safety_reasoning_plane")))
+    assert "too few runs" in texts(FIGURES["safety_reasoning_plane"](inputs(results, "safety_reasoning_plane")))
 
 
 def test_the_plane_prints_the_gap_at_matched_safety(known):
@@ -110,7 +110,9 @@ def test_trainers_never_share_a_line(two_trainers):
     drawing = FIGURES["activation_curve"](inputs(two_trainers, "activation_curve", select={"benign": 0}))
     ours = {r["series"]: r["value"] for r in drawing.data if r["metric"] == "accuracy" and r["n"] == 10}
     assert ours == {"DGR, full": pytest.approx(0.2), "DGR, lora": pytest.approx(0.6)}
-    assert {text.get_text() for text in drawing.figure.axes[1].get_legend().texts} == {"DGR, full (1 run)", "DGR, lora (1 run)"}
+    named = {text.get_text() for text in drawing.figure.axes[0].get_legend().texts}
+    assert named == {"DGR, full (1 run)", "DGR, lora (1 run)", "base (1 run)"}
+    assert [axes.get_ylabel().split(" (")[0] for axes in drawing.figure.axes] == ["refusal rate", "over-refusal", "reasoning accuracy"]
 
 
 def test_trainers_share_a_marker_only_where_there_are_too_many(two_trainers):
@@ -203,7 +205,7 @@ def test_no_gap_is_drawn_where_the_methods_share_no_safety(tmp_path):
     ]
     results = results_of([write_base(tmp_path / "b"), *runs], tmp_path)
     drawing = FIGURES["safety_reasoning_plane"](inputs(results, "safety_reasoning_plane"))
-    assert "no comparison at matched safety: less than 5 points shared (Vanilla SFT 0–5 %, DGR 60–80 %)" in texts(drawing)
+    assert "no comparison at matched safety: less than 5 points of safety shared (DGR 60–80 %, Vanilla SFT 0–5 %)" in texts(drawing)
     assert not [line for line in drawing.figure.axes[0].lines if len(line.get_xdata()) > 1 and line.get_linestyle() == "-"]
     assert next(record for record in drawing.data if record.get("kind") == "matched difference").get("value") is None
 

@@ -299,6 +299,7 @@ def ran(house: Path) -> list[str]:
 def test_stopped_tests_are_gone_on_with_while_no_file_changes(tested):
     code, said = stop_tests(tested)
     assert (code, "go on with: ./untaxed test\n" in said) == (130, True), said
+    assert "stopping: the running test ends what it started" in said
     assert (tested / "ran").read_text() == "first slow cleaned "  # fixtures end in order
     ran(tested)
     process = start(tested, "test")

@@ -143,7 +143,7 @@ def test_the_frontier_drops_dominated_points():
 def test_matched_difference_of_parallel_frontiers_is_their_distance():
     low = [("x", 0.2, 0.8), ("x", 0.2, 0.8), ("y", 0.8, 0.4), ("y", 0.8, 0.4)]
     high = [(setting, safety, reasoning + 0.1) for setting, safety, reasoning in low]
-    gap = matched_difference(high, low)
+    gap, _ = matched_difference(high, low)
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
@@ -151,18 +151,19 @@ def test_matched_difference_is_the_mean_gap_over_the_common_range():
     # a: flat at 0.9 over [0.0, 0.8]; b: from (0.4, 0.9) down to (1.0, 0.3). Common range [0.4, 0.8]: the gap grows 0 → 0.4, mean 0.2
     a = [("a", 0.0, 0.9), ("b", 0.8, 0.9)]
     b = [("a", 0.4, 0.9), ("b", 1.0, 0.3)]
-    assert matched_difference(a, b).value == pytest.approx(0.2)
-    assert matched_difference(a, b).low is None  # one seed per setting
+    gap, reason = matched_difference(a, b)
+    assert (gap.value, reason) == (pytest.approx(0.2), "")
+    assert gap.low is None  # one seed per setting
 
 
 def test_matched_difference_draws_items_as_the_paired_bootstrap_does():
     a, b = ({index: float((7 * index) % 100 < rate) for index in range(100)} for rate in (60, 50))
-    gap = matched_difference([("s", 1.0, a)] * 2, [("s", 1.0, b)] * 2)
+    gap, _ = matched_difference([("s", 1.0, a)] * 2, [("s", 1.0, b)] * 2, minimum_shared=0)
     paired = paired_bootstrap({0: a, 1: a}, {0: b, 1: b})
     assert gap.value == pytest.approx(0.1)
     assert (gap.low, gap.high) == pytest.approx((paired.low, paired.high), abs=0.02)
     assert gap.low < 0.06
-    alone = matched_difference([("s", 1.0, a)], [("s", 1.0, b)], minimum_runs=1)
+    alone, _ = matched_difference([("s", 1.0, a)], [("s", 1.0, b)], minimum_runs=1, minimum_shared=0)
     assert (alone.low, alone.high) == pytest.approx((gap.low, gap.high), abs=0.02)  # one seed each: items alone
 
 
@@ -171,24 +172,33 @@ def test_matched_difference_draws_base_models_for_all_settings_at_once():
     settings = [(setting, base, safety) for setting, safety in (("slow", 0.2), ("fast", 0.8)) for base in (0, 1)]
     a = [(setting, safety, 0.4 + (0.1, 0.5)[base]) for setting, base, safety in settings]
     b = [(setting, safety, 0.4) for setting, base, safety in settings]
-    point = matched_difference(a, b, [base for _, base, _ in settings] * 2)
+    point, _ = matched_difference(a, b, [base for _, base, _ in settings] * 2)
     assert (point.value, point.low, point.high) == tuple(pytest.approx(value) for value in (0.3, 0.1, 0.5))
 
 
 def test_matched_difference_weighs_benchmarks_alike():
     items = {("long", index): 1.0 for index in range(90)} | {("short", index): 0.0 for index in range(10)}
-    assert matched_difference([("s", 0.5, items)] * 2, [("s", 0.5, 0.25)] * 2).value == pytest.approx(0.25)
+    gap, _ = matched_difference([("s", 0.5, items)] * 2, [("s", 0.5, 0.25)] * 2, minimum_shared=0)
+    assert gap.value == pytest.approx(0.25)
 
 
 def test_matched_difference_needs_a_common_range_and_enough_runs():
-    assert matched_difference([("a", 0.1, 1), ("b", 0.2, 1)], [("a", 0.8, 1), ("b", 0.9, 1)]) is None
-    assert matched_difference([("a", 0.1, 1)], [("a", 0.0, 1), ("b", 0.9, 1)]) is None
+    low, high = [("a", 0.1, 1), ("b", 0.2, 1)], [("a", 0.8, 1), ("b", 0.9, 1)]
+    assert matched_difference(low, high) == (None, "less than 5 points of safety shared (a 10–20 %, b 80–90 %)")
+    assert matched_difference([("a", 0.1, 1)], [("a", 0.0, 1), ("b", 0.9, 1)]) == (None, "too few runs")
+
+
+def test_matched_difference_wants_a_shared_range_that_is_wide_enough():
+    """The two meet over 0.04 of the safety axis, which is less than 5 points and more than 3."""
+    a, b = [("x", 0.10, 0.9), ("y", 0.50, 0.9)], [("x", 0.46, 0.7), ("y", 0.90, 0.7)]
+    assert matched_difference(a, b)[0] is None
+    assert matched_difference(a, b, minimum_shared=0.03)[0].value == pytest.approx(0.2)
 
 
 def test_a_lucky_seed_makes_no_frontier():
     a = [("s", 0.5, 1.0), ("s", 0.5, 0.0)]
     b = [("s", 0.5, 0.5), ("s", 0.5, 0.5)]
-    assert matched_difference(a, b).value == pytest.approx(0.0)
+    assert matched_difference(a, b, minimum_shared=0)[0].value == pytest.approx(0.0)
 
 
 def test_pearson_agrees_with_scipy_and_fishers_interval():
