@@ -1,9 +1,11 @@
 """Graders that task files call by `!function`: each takes a document and the generations of one sample and returns the metric."""
 
+import json
 import re
 import threading
 
 NUMBER = r"(?:(?<![\w)\]}])-)?\d[\d,]*(?:\.\d+)?"  # in 5-3 the sign is a subtraction
+FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
 SECONDS = 5  # an answer such as 9^{9^{9^9}} would keep sympy busy for ever
 
 
@@ -54,3 +56,24 @@ def choice(document: dict, results: list[str]) -> dict[str, float]:
         or re.findall(r"\b([B-HJ]|[AI](?!['’ ]*[a-z]))\b", text)  # neither the article nor the pronoun
     )
     return {"exact_match": float(letters[-1:] == [document["target"]])}
+
+
+def last_code(text: str) -> str:
+    """The last fenced block of a text, or all that follows its thinking trace where there is none."""
+    blocks = FENCED.findall(text)
+    return blocks[-1] if blocks else text.rpartition("</think>")[2]
+
+
+def function(document: dict, results: list[str]) -> dict[str, float]:
+    """Whether the function that a generation wrote passes its tests, run in the sandbox (HumanEval; pass@1 is the mean).
+
+    The code may be the whole function or its body alone. What stands before it in the task (imports, helpers) is given.
+    """
+    from untaxed.sandbox import run
+
+    task, code = json.loads(document["target"]), last_code(results[0])
+    name = task["entry_point"]
+    given, _, _ = task["before"].rpartition(f"def {name}(")
+    whole = re.search(rf"^def {re.escape(name)}\s*\(", code, re.MULTILINE) is not None
+    program = f"{given}\n{code}" if whole else f"{task['before']}{code}"
+    return {"acc": float(run(f"{program}\n\n{task['test']}\n\ncheck({name})\n").status == "finished")}

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import json
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -337,6 +338,24 @@ def mmlu_pro(folder: Path) -> list[dict]:
     return rows
 
 
+def humaneval(folder: Path, *, template: str) -> list[dict]:
+    """HumanEval (arXiv:2107.03374): task_id, prompt (imports, signature, docstring), canonical_solution, test, entry_point.
+
+    `template` asks for the whole function, with {piece} for the task's prompt; the target is what the grader needs, as JSON: {before,
+    test, entry_point}.
+    """
+    from untaxed.refinement import read_template
+
+    ask = read_template(template)
+    rows = []
+    for record in read_table(data_file(folder)):
+        before = _field(record, "prompt")
+        target = json.dumps({"before": before, "test": _field(record, "test"), "entry_point": _field(record, "entry_point")})
+        identity, answer = _field(record, "task_id").replace("/", "-").lower(), before + _field(record, "canonical_solution")
+        rows.append(row("humaneval", identity, ask.fill("", before.strip()), answer=answer, target=target))
+    return rows
+
+
 def s1k(folder: Path) -> list[dict]:
     """s1K-1.1 (arXiv:2501.19393): question, DeepSeek's trace and attempt, solution. Field names not verified from here."""
     return [
@@ -474,6 +493,7 @@ ADAPTERS: dict[str, Callable[..., list[dict]]] = {
     "math500": math500,
     "aime": aime,
     "mmlu_pro": mmlu_pro,
+    "humaneval": humaneval,
     "s1k": s1k,
     "fields": fields,
     "chain_sum": chain_sum,

@@ -1,14 +1,20 @@
 """Facts about the graders that task files call."""
 
+import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from untaxed import sandbox
+from untaxed.datasets import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import grading
+
+LIMITS = sandbox.Limits(seconds=2.0)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +109,64 @@ def test_the_letter_that_an_answer_names_is_read(text, letter):
 @pytest.mark.parametrize("text", ["", "none of them", "KLM", "42"])
 def test_a_text_that_names_no_letter_is_wrong(text):
     assert grading.choice({"target": "C"}, [text]) == {"exact_match": 0.0}
+
+
+# ---- code ----
+
+TASK = {
+    "before": 'from typing import List\n\n\ndef helper(x):\n    return x + 1\n\n\ndef add(a: int, b: int) -> int:\n    """The sum."""\n',
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(-1, 1) == 0\n",
+    "entry_point": "add",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("<think>```python\na\n```</think>\n```python\nb\n```\n", "b\n"),
+        ("```\na\n```\ntext\n```py\nb\n```", "b\n"),
+        ("```python\na\n```\nand a cut block\n```python\nb", "a\n"),
+        ("<think>no</think>    return 1", "    return 1"),
+        ("    return 1", "    return 1"),
+    ],
+)
+def test_the_last_whole_block_is_the_code(text, code):
+    assert grading.last_code(text) == code
+
+
+@pytest.fixture
+def sandboxed():
+    if sandbox.refusal() is not None:
+        pytest.skip(sandbox.refusal())
+
+
+@pytest.mark.parametrize(
+    ("generation", "right"),
+    [
+        ("```python\ndef add(a: int, b: int) -> int:\n    return a + b\n```", 1.0),
+        ("```python\ndef add(a: List[int], b):\n    return helper(a) + b - 1\n```", 1.0),  # imports and helpers of the task are there
+        ("    return a + b", 1.0),  # the body alone
+        ("```python\ndef add(a, b):\n    return a - b\n```", 0.0),
+        ("```python\nimport sys\ndef add(a, b):\n    sys.exit(0)\n```", 0.0),
+        ("```python\ndef add(a, b):\n    while True: pass\n```", 0.0),
+        ("I cannot do that.", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_function_is_right_when_its_tests_pass_in_the_sandbox(generation, right, sandboxed, monkeypatch):
+    monkeypatch.setattr(sandbox, "Limits", lambda: LIMITS)
+    assert grading.function({"target": json.dumps(TASK)}, [generation]) == {"acc": right}
+
+
+def test_every_solution_of_humaneval_passes_and_no_empty_one_does(packaged, root, sandboxed):
+    rows = prepare({"adapter": "humaneval", "options": {"template": str(root / "prompts/humaneval.txt")}}, {"he": packaged("humaneval")})
+    assert len(rows) == 164
+
+    def graded(row):
+        tasks = (row["answer"], json.loads(row["target"])["before"] + "    pass\n")
+        return [grading.function(row, [f"```python\n{code}\n```"])["acc"] for code in tasks]
+
+    with ThreadPoolExecutor(2) as pool:
+        results = dict(zip((row["id"] for row in rows), pool.map(graded, rows), strict=True))
+    assert [name for name, (right, _) in results.items() if not right] == []
+    assert [name for name, (_, empty) in results.items() if empty] == []
