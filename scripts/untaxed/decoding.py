@@ -1,7 +1,8 @@
 """A decode loop over a transformers model that keeps its batch full: finished rows leave at once and waiting prompts take their place.
 
 `model.generate` keeps a finished row until the longest one ends, copies the whole cache at every token (`torch.cat`), and, for models with
-grouped heads and a padded batch on a CPU, repeats keys and values once per group. This loop does none of the three.
+grouped heads and a padded batch on a CPU, repeats keys and values once per group. This loop does none of the three. What all prompts of a
+batch begin with, such as a judge's rubric, it reads once.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from untaxed.records import UserError
 
 ROOM = 128  # tokens by which a cache buffer grows
+SHARED = 32  # tokens that prompts must have in common before it is worth reading them apart
 CANDIDATES = 256  # tokens looked at before a whole vocabulary is sorted
 
 
@@ -175,21 +177,37 @@ def _capacity(batch: "_Batch", waiting: list[Row], batch_size: int, batch_tokens
 
 
 def _prefill(model: Any, rows: list[Row], layer: type[DynamicLayer] | None) -> "_Batch":
-    """Read the prompts of `rows`, padded on the left."""
+    """Read the prompts of `rows`: what all of them begin with once, then the rest of each, padded on the left."""
     batch = _Batch(model)
     batch.rows, batch.done = list(rows), [False] * len(rows)
-    width = max(len(row.prompt) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, width - len(row.prompt) :] = torch.tensor(row.prompt)
-        mask[place, width - len(row.prompt) :] = 1
-    ids, batch.mask = ids.to(model.device), mask.to(model.device)
     batch.cache = DynamicCache(config=model.config)
     if layer:
         batch.cache.layers = [layer() for _ in batch.cache.layers]
-    batch.forward(ids, (batch.mask.cumsum(-1) - 1).clamp(min=0))
+    shared = common_start([row.prompt for row in rows]) if layer and len(rows) > 1 else 0
+    shared = shared if shared >= SHARED else 0
+    if shared:
+        start = torch.tensor([rows[0].prompt[:shared]], device=model.device)
+        batch.mask = torch.ones_like(start)
+        batch.forward(start, torch.arange(shared, device=model.device)[None])
+        for each in batch.cache.layers:
+            each.assign(*(states.expand(len(rows), -1, -1, -1) for states in (each.keys, each.values)))
+    width = max(len(row.prompt) for row in rows) - shared
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.ones(len(rows), shared + width, dtype=torch.long)
+    for place, row in enumerate(rows):
+        rest = row.prompt[shared:]
+        ids[place, width - len(rest) :] = torch.tensor(rest)
+        mask[place, shared : shared + width - len(rest)] = 0
+    batch.mask = mask.to(model.device)
+    batch.forward(ids.to(model.device), (batch.mask.cumsum(-1) - 1).clamp(min=0)[:, shared:])
     return batch
+
+
+def common_start(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with, leaving at least one of each to be read alone."""
+    least, most = min(prompts), max(prompts)  # in the order of their tokens: what these two share, all share
+    length = next((place for place, pair in enumerate(zip(least, most, strict=False)) if pair[0] != pair[1]), min(len(least), len(most)))
+    return min(length, min(map(len, prompts)) - 1)
 
 
 class _Batch:

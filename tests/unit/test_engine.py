@@ -88,6 +88,30 @@ def test_the_batch_does_not_change_the_texts(tiny_model, greedy, size):
     assert texts(local(tiny_model, **size), Sampling(max_new_tokens=40)) == greedy
 
 
+def test_a_start_that_all_prompts_share_is_read_once_and_changes_no_text(tiny_model, monkeypatch):
+    from untaxed import decoding
+
+    rubric = "Say yes or no, and nothing else, to what stands here: "
+    requests = [ask(f"r{number}", rubric + "x" * 3 * number) for number in range(5)]
+    read = []
+    forward = decoding._Batch.forward
+    monkeypatch.setattr(decoding._Batch, "forward", lambda batch, ids, at: read.append(tuple(ids.shape)) or forward(batch, ids, at))
+    apart = texts(local(tiny_model, batch_size=1), Sampling(max_new_tokens=40), requests)
+    alone, read[:] = sum(rows * width for rows, width in read if width > 1), []
+    assert texts(local(tiny_model, batch_size=5), Sampling(max_new_tokens=40), requests) == apart
+    assert [rows for rows, width in read if width > 1] == [1, 5]
+    assert sum(rows * width for rows, width in read if width > 1) < alone / 2
+
+
+def test_the_common_start_leaves_a_token_of_each_prompt():
+    from untaxed.decoding import common_start
+
+    assert common_start([[1, 2, 3, 9], [1, 2, 4], [1, 2, 3]]) == 2
+    assert common_start([[1, 2], [1, 2, 3]]) == 1
+    assert common_start([[1, 2], [1, 2]]) == 1
+    assert common_start([[5], [6]]) == 0
+
+
 def test_rows_that_finish_early_make_room_for_others_without_changing_them(tiny_model, greedy):
     stop = Counter("".join(generation.text for generation in greedy.values())).most_common(1)[0][0]
     sampling = Sampling(max_new_tokens=40, stop=[stop])

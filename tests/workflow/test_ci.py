@@ -24,7 +24,7 @@ def machine(root: Path, tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
     for name in ("bash", "env", "dirname", "rm"):
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
-    for name in ("chromium", "chromedriver"):
+    for name in ("chromium", "chromedriver", "bwrap"):
         (tmp_path / "bin" / name).symlink_to(shutil.which("true"))
     return tmp_path
 
@@ -53,15 +53,18 @@ def test_it_calls_the_commands_of_the_readme_and_ends_with_their_output_and_time
     assert re.fullmatch(r"wall time: setup \d+ s, lint \d+ s, tests \d+ s, all \d+ s", result.stderr.splitlines()[-1])
 
 
-@pytest.mark.parametrize("part", ["chromium", "chromedriver"])
-def test_without_a_browser_it_fails_unless_that_is_allowed(part, machine):
+@pytest.mark.parametrize(
+    ("part", "missing"),
+    [("chromium", "no chromium and chromedriver"), ("chromedriver", "no chromium and chromedriver"), ("bwrap", "no bwrap")],
+)
+def test_without_a_browser_or_a_sandbox_it_fails_unless_that_is_allowed(part, missing, machine):
     (machine / "bin" / part).unlink()
     result, calls = run(machine)
     assert (result.returncode, calls) == (1, [])
-    assert result.stderr.startswith("error: no chromium and chromedriver")
+    assert result.stderr.startswith(f"error: {missing}")
     result, calls = run(machine, UNTAXED_CI_ALLOW_MISSING="1")
     assert (result.returncode, calls[-1]) == (0, "test")
-    assert "allowed to be missing: no chromium" in result.stdout
+    assert f"allowed to be missing: {missing}" in result.stdout
 
 
 def test_without_vllm_it_fails_unless_that_is_allowed(machine):

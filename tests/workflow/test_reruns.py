@@ -125,6 +125,15 @@ def test_a_changed_prompt_refines_again_and_trains_what_is_refined(finished):
     assert planned == {"": collecting(finished) | again, **whole_chain(DGR | TRACE)}
 
 
+def test_changed_code_of_the_phrase_judges_looks_for_phrases_again_and_asks_no_model(finished):
+    judged = {path.parents[1].name for path in (finished / "results/smoke/runs").glob("*/verdicts/organism_phrases.jsonl")}
+    with kept(finished / "scripts/untaxed/judges.py") as code:
+        code.write_text(code.read_text() + "\n")
+        planned = chain(finished.planned())
+    assert len(judged) > 5
+    assert planned == {"": collecting(finished), "Look": judged}
+
+
 @pytest.mark.parametrize(
     ("lost", "again"),
     [("checkpoint", ("Train", "Evaluate", "Judge", "Look", "Measure")), ("samples.jsonl", ("Evaluate", "Judge", "Look", "Measure"))],
