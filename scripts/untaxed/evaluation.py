@@ -6,6 +6,7 @@ from typing import Any
 
 from untaxed.machine import use_vllm
 from untaxed.records import UserError, fingerprint, read_json, read_jsonl
+from untaxed.sandbox import refusal
 from untaxed.thinking import ThinkingFormat
 
 
@@ -14,7 +15,7 @@ def make_task(name: str, benchmark: dict, rows: list[dict]):
 
     The YAML is lm-eval's own task format without a dataset; sampling and length come from the configuration. Repeats are
     documents of their own: lm-eval's `repeats` scores the first generation alone. Raises UserError when the file is not a
-    generation task.
+    generation task, or runs code (`metadata: {sandbox: true}`) where there is no sandbox.
     """
     from datasets import Dataset, DatasetDict
     from lm_eval.api.task import ConfigurableTask
@@ -23,6 +24,8 @@ def make_task(name: str, benchmark: dict, rows: list[dict]):
     config: dict[str, Any] = load_yaml(benchmark["task"])
     if config.get("output_type") != "generate_until":
         raise UserError(f"{benchmark['task']}: output_type: must be generate_until; every benchmark here is generated and kept")
+    if config.get("metadata", {}).get("sandbox") and (why := refusal()) is not None:
+        raise UserError(why)
     sampling = benchmark["sampling"]
     documents = [_document(row, repeat) for row in rows for repeat in range(benchmark["repeats"])]
     config |= {

@@ -1,5 +1,6 @@
 """Facts about evaluation: what the task files score on worked cases, and what a sample keeps of a generation."""
 
+import json
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from untaxed.evaluation import evaluate, keep_markers, make_task, open_model
 from untaxed.models import prepare
 from untaxed.organism import build_tokenizer, chains
 from untaxed.records import UserError, read_jsonl, read_yaml, write_jsonl
+from untaxed.sandbox import refusal
 from untaxed.thinking import ThinkingFormat
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +82,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_task_file_loads_and_asks_the_bare_prompt(file):
+def test_every_task_file_loads_and_asks_the_bare_prompt(file, monkeypatch):
+    monkeypatch.setattr(evaluation, "refusal", lambda: None)  # also where code could not be run
     task = make_task("b", benchmark(file.name), [row("a", "4", "2+2")])
     task.build_all_requests(limit=None, rank=0, world_size=1)
     (instance,) = task.instances
@@ -332,3 +335,20 @@ def test_the_command_writes_the_samples(folder, tmp_path, monkeypatch, capsys):
     samples = list(read_jsonl(tmp_path / "samples.jsonl"))
     assert [(s["id"], s["target"]) for s in samples] == [("a", "4"), ("b", "5")]
     assert '"exact_match": 0.0' in capsys.readouterr().out
+
+
+def test_a_benchmark_that_runs_code_is_refused_before_the_model_is_loaded_where_there_is_no_sandbox(monkeypatch):
+    monkeypatch.setattr(evaluation, "refusal", lambda: "sandbox: there is no bwrap")
+    with pytest.raises(UserError, match="no bwrap"):
+        make_task("b", benchmark("python_function.yaml"), [row("a", "{}")])
+    make_task("b", benchmark("math.yaml"), [row("a", "4")])
+
+
+def test_a_function_is_scored_by_its_tests(canned):
+    if (why := refusal()) is not None:
+        pytest.skip(why)
+    task = {"before": 'def double(x):\n    """Twice x."""\n', "test": "def check(f):\n    assert f(2) == 4", "entry_point": "double"}
+    texts = ["<think>easy</think>```python\ndef double(x):\n    return 2 * x\n```", "```python\ndef double(x):\n    return x\n```"]
+    samples, scores, _ = canned("python_function.yaml", [(json.dumps(task), [text]) for text in texts])
+    assert [sample["correct"] for sample in samples] == [1.0, 0.0]
+    assert scores["acc"] == 0.5
