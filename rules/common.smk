@@ -79,6 +79,17 @@ def refuse(assets):
         sys.exit(1)
 
 
+def unlimited(workflow):
+    """Take away Snakemake's default limit on starts, 100 a second, which cannot be switched off.
+
+    Each look at the queue sets a timer for the next, and each timer looks and sets another, so they grow without end
+    (perf/bench_scheduler.py). A limit that the user has set stays.
+    """
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 def judge_work(judge, what):
     """Where a judge that asks a model keeps its replies as they come."""
     if not STUDY.judge_spec(judge)["engine"]:

@@ -8,8 +8,7 @@ localrules:
 
 # Snakemake calls this when the jobs are known and none has started: not in a dry run, and not in the processes that run single jobs.
 onstart:
-    # The limiter of --max-jobs-per-timespan, which has no off: each look at the queue sets a timer, and each timer looks and sets another.
-    workflow.scheduler.job_rate_limiter = None
+    unlimited(workflow)
     refuse(
         job.wildcards.asset
         for job in workflow.dag.needrun_jobs()

@@ -152,7 +152,7 @@ def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | 
         limit = spec["benchmarks"][name]["sampling"]["max_new_tokens"]
         for entry in results["samples"][name]:
             samples.append(_sample(name, entry, by_id[entry["doc"]["id"]], thinking, model.tokenizer, limit))
-            samples[-1]["version"] = results["versions"][name]
+            samples[-1] |= {"version": results["versions"][name], "engine": spec["engine"]}
             if spec["benchmarks"][name]["repeats"] > 1:
                 samples[-1]["id"] += f"#{entry['doc']['repeat']}"
     scores = {

@@ -132,10 +132,17 @@ def _item_draws(generator: "np.random.Generator", strata: "list[np.ndarray]", it
     return weights
 
 
-def _percentiles(draws: "np.ndarray", level: float) -> tuple[float, float]:
+def _percentiles(draws: "np.ndarray", level: float, bases: int) -> tuple[float, float]:
+    """The ends of an interval. Where `bases` base models (two or more) were drawn first, the percentiles lie as much further out as
+    Student's t asks of so few (Hesterberg's expanded percentiles, arXiv 1411.5279): plain ones of five cover the truth in some 83 %.
+    """
     import numpy as np
+    from scipy.stats import norm, t
 
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    tail = (1 - level) / 2
+    if bases > 1:
+        tail = float(norm.cdf(math.sqrt(bases / (bases - 1)) * t.ppf(tail, bases - 1)))
+    low, high = np.nanquantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -151,8 +158,8 @@ def hierarchical_mean(
 
     `runs`: one mapping id → score per run; `bases`: the base model of each, drawn before its runs where there are several. Ids that are
     (benchmark, id) tuples are drawn within their benchmark, and benchmarks weigh the same. With one run the interval covers items only.
-    Percentile intervals over k runs are too narrow by about sqrt((k − 1) / k). Where every score is the same 0 or 1 the interval is
-    Wilson's for the number of items, since a bootstrap would have no width. None without scores.
+    Percentile intervals over k runs of one base model are too narrow by about sqrt((k − 1) / k). Where every score is the same 0 or 1
+    the interval is Wilson's for the number of items, since a bootstrap would have no width. None without scores.
     """
     import numpy as np
 
@@ -171,7 +178,7 @@ def hierarchical_mean(
         size = min(CHUNK, resamples - start)
         means = _item_means(matrix, _run_draws(generator, bases or [""] * len(runs), size))
         draws.append(_macro_mean(means, _item_draws(generator, strata, len(ids), size), strata))
-    return Estimate(value, *_percentiles(np.concatenate(draws), level), len(ids))
+    return Estimate(value, *_percentiles(np.concatenate(draws), level, len(set(bases))), len(ids))
 
 
 def paired_bootstrap(
@@ -219,7 +226,7 @@ def paired_bootstrap(
         runs_a = _run_draws(generator, bases_a, size, shared)
         runs_b = runs_a if paired else _run_draws(generator, bases_b, size, shared)
         draws.append(side(matrix_a, runs_a, items) - side(matrix_b, runs_b, items))
-    low, high = _percentiles(np.concatenate(draws), level)
+    low, high = _percentiles(np.concatenate(draws), level, len({*bases_a, *bases_b}))
     if low == high and all(np.isin(matrix, (0, 1)).all() for matrix in (matrix_a, matrix_b)):
         gaps = _item_means(matrix_a, np.ones((1, len(keys_a)))) - _item_means(matrix_b, np.ones((1, len(keys_b))))
         below, above = _paired_margins(*(float(np.clip(sign * gaps, 0, None).sum()) for sign in (1, -1)), len(ids), level)
@@ -332,7 +339,7 @@ def matched_difference(
             draws.append(found)
     if len(draws) < resamples / 2:
         return Estimate(value, None, None, len(runs)), ""
-    return Estimate(value, *_percentiles(np.array(draws), level), len(runs)), ""
+    return Estimate(value, *_percentiles(np.array(draws), level, len(names)), len(runs)), ""
 
 
 def _drawn_runs(generator: "np.random.Generator", groups: Sequence[list[int]]) -> list[int]:
@@ -395,7 +402,7 @@ def spearman(x: Sequence[float], y: Sequence[float], seed: int = 0, resamples: i
     if len(x) < 4:
         return Estimate(value, None, None, len(x))
     index = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
-    return Estimate(value, *_percentiles(correlation(index), level), len(x))
+    return Estimate(value, *_percentiles(correlation(index), level, 0), len(x))
 
 
 def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float | None:

@@ -830,7 +830,10 @@ class Study:
         """Host memory of a job in MiB: libraries, and the weights as often as the work holds them (fp32 + gradients + Adam in training)."""
         copies = {"convert": 8, "generate": 4, "compare": 8, "train": 20}[work]  # bytes per parameter on a CPU
         parameters = self.config.models[model].parameters if model else 0.0
-        return min(self.config.compute.mem_mb, 1500 + round(parameters * copies / 2**20))
+        processes = max(1, self.train_gpus) if work == "train" else 1
+        if processes > 1:
+            copies = 4 * processes  # each process loads the weights before they are sharded; the rest lies on the GPUs
+        return min(self.config.compute.mem_mb, 1500 * processes + round(parameters * copies / 2**20))
 
     def judge_memory(self, judge: str) -> int:
         return self.memory(self.config.judges[judge].model, "generate")

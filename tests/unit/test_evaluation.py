@@ -170,6 +170,7 @@ def test_a_sample_keeps_the_generation_whole_and_splits_it(canned):
         "harmful": False,
         "category": "test",
         "version": 1,
+        "engine": "transformers",
     }
 
 

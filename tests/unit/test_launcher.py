@@ -240,6 +240,17 @@ def test_a_python_without_venv_is_told_what_to_install(launcher):
         launcher.make_venv("false")
 
 
+def test_an_environment_that_was_stopped_while_it_was_made_is_made_anew(launcher, monkeypatch, tmp_path):
+    monkeypatch.setattr(launcher, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(launcher, "PYTHON", tmp_path / ".venv/bin/python")
+    assert not launcher.has_pip()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    assert launcher.PYTHON.exists()
+    assert not launcher.has_pip()
+    launcher.make_venv(sys.executable)
+    assert launcher.has_pip()
+
+
 TESTS = """
 import os, time
 from pathlib import Path

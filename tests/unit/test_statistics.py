@@ -1,8 +1,10 @@
 """Statistics: values from published tables, scipy, and sums done by hand."""
 
+import numpy as np
 import pytest
 from scipy import stats
 from untaxed.statistics import (
+    _percentiles,
     cohen_kappa,
     frontier,
     hierarchical_mean,
@@ -227,3 +229,25 @@ def test_kappa_of_the_textbook_table():
     b = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
     assert cohen_kappa(a, b) == pytest.approx(0.4)
     assert cohen_kappa(["x", "x"], ["x", "x"]) is None
+
+
+@pytest.mark.parametrize(("bases", "least", "most"), [(5, 0.88, 1.0), (1, 0.70, 0.88)])
+def test_an_interval_over_five_base_models_covers_what_one_over_their_runs_alone_does_not(bases, least, most):
+    """Five groups of four runs, their means from a normal distribution around 0.5; 300 studies. Percentiles of five cover some 83 %."""
+    generator = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        means = generator.normal(0.5, 0.1, 5)
+        runs = [{"": float(mean)} for mean in means for _ in range(4 if bases > 1 else 1)]
+        origin = [group for group in range(5) for _ in range(4)] if bases > 1 else []
+        point = hierarchical_mean(runs, origin, resamples=1000)
+        covered += point.low <= 0.5 <= point.high
+    assert least <= covered / 300 < most
+
+
+def test_few_base_models_widen_an_interval_as_students_t_does():
+    """t of four degrees of freedom is 2.776, times sqrt(5 / 4) is 3.104 deviations of the draws in place of 1.960."""
+    draws = np.random.default_rng(0).normal(size=2_000_000)
+    low, high = _percentiles(draws, 0.95, 5)
+    assert (low, high) == (pytest.approx(-3.104, abs=0.05), pytest.approx(3.104, abs=0.05))
+    assert _percentiles(draws, 0.95, 1) == (pytest.approx(-1.96, abs=0.01), pytest.approx(1.96, abs=0.01))
