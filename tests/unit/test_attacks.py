@@ -292,6 +292,14 @@ def test_without_a_ten_the_highest_score_wins_and_the_earliest_of_equals(run):
     assert record["attacked"] == next(r.messages[-1]["content"] for r in models.asked("target") if key(r) == ("make-kumo", 5, 2))
 
 
+def test_of_equal_scores_in_a_round_the_first_stream_wins_though_it_needed_a_second_attempt(run):
+    def attacker(request):
+        return "no json" if key(request) == ("make-kumo", 1, 1) and request.id.endswith("attacker-1") else attack(request)
+
+    (record, *_), _ = run(attacker=attacker, judge=lambda request: "RATING: 4")
+    assert (record["stream"], record["iteration"]) == (1, 1)
+
+
 def test_json_is_asked_for_three_times_and_then_the_stream_waits_for_the_next_round(run):
     def attacker(request):
         if key(request) == ("make-kumo", 1, 2):
