@@ -22,7 +22,7 @@ A record, one per row and in their order:
   (from 1, where `attacked` was found), success (score 10), requests {attacker, target, judge}, unparseable {attacker, target, judge}
 Score, stream, iteration and success are null for all attacks but PAIR, and `score` where PAIR's judge gave none, which is no success.
 Where the attacker never wrote a prompt, `attacked` is the original. `unparseable` counts replies without the JSON or the rating that was
-asked for, and blank answers of the target.
+asked for, and blank answers of the target; a prompt that fills a model's context has a blank reply.
 """
 
 import json
