@@ -165,7 +165,7 @@ def test_a_paraphrase_without_its_json_is_counted_and_the_prompt_stays(pap, tmp_
 
 def test_the_taxonomy_has_forty_techniques_each_with_a_description(root):
     techniques = read_yaml(root / "prompts/attacks/pap_techniques.yaml")["techniques"]
-    assert len(techniques) == 40  # Table 1 of arXiv 2401.06373
+    assert len(techniques) == 40  # the lines of the authors' persuasion_taxonomy.jsonl
     assert len({text.casefold() for text in techniques.values()}) == 40
 
 
