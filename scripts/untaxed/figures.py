@@ -383,7 +383,7 @@ def _method_on_plane(
         fields = results.runs[members[0]]
         look = {"fmt": markers[_look(markers, fields)], "ms": SIZES.get(method, POINT), "mec": "white", "mew": 0.5}
         axes.errorbar(100 * x.value, 100 * y.value, bars(y), bars(x), color=colour(method), lw=0.8, capsize=1.5, **look)
-        common = {key: fields[key] for key in ("source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
+        common = {key: fields[key] for key in ("model", "recipe", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         data.append(record_of(x, axis=safety.metric, judge=safety.judge, **common))
         data.append(record_of(y, axis="accuracy", judge="", **common))
     return data, frontier(means)
@@ -565,7 +565,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
         if letter := letters.get((fields["trainer"], fields["n"])):
             axes.annotate(letter, (x.value, 100 * y.value), (3, 3), textcoords="offset points", fontsize=SMALL, color="0.2")
         means.append((x.value, y.value))
-        common = {key: fields[key] for key in ("model", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
+        common = {key: fields[key] for key in ("model", "recipe", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         intervals = {f"{metric}_ci": [x.low, x.high], "safety_tax_ci": [y.low, y.high]}
         data.append(common | {"x": metric, metric: x.value, "safety_tax": y.value, "n_items": y.n} | intervals)
     enough = len(means) >= FEWEST_SETTINGS

@@ -76,6 +76,11 @@ def run_fields(spec: Mapping[str, Any], place: Path | str) -> dict[str, Any]:
     return fields | {key: settings.get(key) for key in ("learning_rate", "epochs")}
 
 
+def item_of(name: str) -> str:
+    """The id of the prompt that a sample draws: repeated draws of one prompt are called `id#k`."""
+    return re.sub(r"#\d+$", "", name)
+
+
 def judge_metrics(folders: Iterable[Path]) -> dict[str, tuple[str, ...]]:
     """The metrics that each judge of the runs gives, by its kind; the same in all runs. Raises UserError on an unknown or a second kind."""
     kinds: dict[str, set[str]] = defaultdict(set)
@@ -131,7 +136,7 @@ def read_run(folder: Path, run: dict[str, Any], given: Mapping[str, Sequence[str
         harmful[benchmark, name] = bool(sample["harmful"])
         samples[benchmark, bool(sample["harmful"])] += 1
         blank[benchmark, name].append("answer" in sample and not sample["answer"].strip())
-        item = re.sub(r"#\d+$", "", name)  # repeated draws of one item (`id#k`) are one item: pass@1 is their mean
+        item = item_of(name)  # repeated draws of one item are one item: pass@1 is their mean
         if sample.get("correct") is not None:
             correct[benchmark][item].append(float(sample["correct"]))
         if "finish" in sample:
@@ -352,7 +357,12 @@ def read_results(metrics_path: Path | str, items_path: Path | str) -> Results:
         items = polars.read_parquet(items_path)
     except polars.exceptions.PolarsError as error:
         raise UserError(f"{items_path}: not a Parquet file ({error}); collect the runs again") from None
-    return Results(metrics, items, {row["run"]: {key: row[key] for key in RUN_FIELDS} for row in metrics})
+    return Results(metrics, items, fields_by_run(metrics))
+
+
+def fields_by_run(metrics: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The RUN_FIELDS of each run in rows of metrics.csv."""
+    return {row["run"]: {key: row[key] for key in RUN_FIELDS} for row in metrics}
 
 
 def select(runs: Mapping[str, Mapping[str, Any]], selector: Mapping[str, Any] | None) -> list[str]:
@@ -419,8 +429,23 @@ def measure(
     runs = set(runs)
     if metric == "safety_tax":
         return _tax(results, runs, benchmarks)
-    name = ONE_MINUS.get(metric, metric) if metric != "shift" else metric  # the table has the shift, but not its items
-    rows = [row for row in results.metrics if row["metric"] == name and row["run"] in runs and row["value"] is not None]
+    judge, shared, values = run_values(results.metrics, metric, runs, judge, benchmarks)
+    scores = _scores(results, ONE_MINUS.get(metric, metric), judge, shared, values)
+    if metric in ONE_MINUS:
+        scores = {run: {key: None if score is None else 1 - score for key, score in each.items()} for run, each in scores.items()}
+    return Measure(metric, judge, shared, values, scores, {run: results.runs[run]["base"] for run in values})
+
+
+def run_values(
+    metrics: Iterable[Mapping[str, Any]],
+    metric: str,
+    runs: Iterable[str],
+    judge: str | None = None,
+    benchmarks: Sequence[str] | None = None,
+) -> tuple[str, list[str], dict[str, float]]:
+    """(judge, benchmarks, value of each run) of `measure`, for any metric but `safety_tax`, from rows of metrics.csv alone."""
+    runs, name = set(runs), ONE_MINUS.get(metric, metric) if metric != "shift" else metric  # the table has the shift, but not its items
+    rows = [row for row in metrics if row["metric"] == name and row["run"] in runs and row["value"] is not None]
     if benchmarks:
         rows = [row for row in rows if row["benchmark"] in benchmarks]
     if judge is None:
@@ -434,12 +459,9 @@ def measure(
             found[row["run"]][row["benchmark"]] = row["value"]
     shared = sorted(set.intersection(*(set(each) for each in found.values()))) if found else []
     values = {run: sum(each[b] for b in shared) / len(shared) for run, each in sorted(found.items())} if shared else {}
-    scores = _scores(results, ONE_MINUS.get(metric, metric), judge, shared, values)
-    if metric in ONE_MINUS:
-        scores = {run: {key: None if score is None else 1 - score for key, score in each.items()} for run, each in scores.items()}
     if metric == "safe_rate":
         values = {run: 1 - value for run, value in values.items()}
-    return Measure(metric, judge, shared, values, scores, {run: results.runs[run]["base"] for run in values})
+    return judge, shared, values
 
 
 def _scores(results: Results, metric: str, judge: str, benchmarks: Sequence[str], runs: Iterable[str]) -> dict[str, dict]:

@@ -20,11 +20,12 @@ class UserError(Exception):
     """A mistake that the user can mend: one line that names the file, the key and the fix. Commands print it without a traceback."""
 
 
-def nearest(name: str, valid: Any) -> str:
-    """A hint that names the closest valid name, or lists the valid ones."""
+def nearest(name: str, valid: Any, most: int | None = None) -> str:
+    """A hint that names the closest valid name, or lists the valid ones, the first `most` of them where there are more."""
     valid = sorted(map(str, valid))
     close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid) or 'none is defined'}"
+    more = f", … ({len(valid)} in all)" if len(valid[:most]) < len(valid) else ""
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid[:most]) or 'none is defined'}{more}"
 
 
 @contextmanager

@@ -129,6 +129,11 @@ def test_a_target_runs_without_a_report(house):
     assert not (house / "results/smoke/report.html").exists()
 
 
+def test_inspect_hands_its_arguments_and_exit_code_through(house, root):
+    shutil.copy(root / "scripts/inspect_results.py", house / "scripts/inspect_results.py")
+    assert run(house, "inspect", "smoke", "--limit", "3") == (1, "error: study 'smoke' has no runs yet; make them with: ./untaxed smoke\n")
+
+
 def test_a_failed_job_is_shown_with_its_log_and_gives_snakemakes_exit_code(house):
     code, said = run(house, "smoke", "--config", "behaviour=fail")
     assert code == 1

@@ -173,4 +173,6 @@ def test_an_unknown_study_is_one_line_that_lists_the_studies(copy) -> None:
     result = start(copy, "nosuchstudy")
     assert result.returncode == 1
     assert result.stdout == ""
-    assert result.stderr == ("error: no study is called 'nosuchstudy'; there are laptop, smoke, organism, paper, and test, lint, setup\n")
+    assert result.stderr == (
+        "error: no study is called 'nosuchstudy'; there are laptop, smoke, organism, paper, and inspect, test, lint, setup\n"
+    )
