@@ -78,17 +78,25 @@ def grouped_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def load_model(name: str, dtype: str, device: str, **where: Any) -> Any:
-    """A causal language model in evaluation mode. Raises UserError when it is not on this machine."""
+def load_model(name: str, dtype: str, device: str, auto: Any = AutoModelForCausalLM, **where: Any) -> Any:
+    """A model of the class `auto` (a causal language model) in evaluation mode.
+
+    Raises UserError when it is not on this machine, or lacks weights that its class needs.
+    """
     attention = None
     if torch.device(device).type == "cpu":
         attention = "grouped_sdpa"
         AttentionInterface.register(attention, grouped_attention)
         AttentionMaskInterface.register(attention, sdpa_mask)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=attention, trust_remote_code=False, **where)
+        model, loaded = auto.from_pretrained(
+            name, dtype=dtype, attn_implementation=attention, trust_remote_code=False, output_loading_info=True, **where
+        )
     except OSError as error:
         raise UserError(f"engine.model: {name} cannot be loaded ({str(error).splitlines()[0]}); fetch the model first") from None
+    if missing := sorted(loaded["missing_keys"]):
+        # transformers would draw them at random and go on
+        raise UserError(f"engine.model: {name} has no weights for {missing[0]}; it is not the {auto.__name__} that is asked for")
     return model.to(device).eval()
 
 
@@ -178,18 +186,24 @@ def _prefill(model: Any, rows: list[Row], layer: type[DynamicLayer] | None) -> "
     """Read the prompts of `rows`, padded on the left."""
     batch = _Batch(model)
     batch.rows, batch.done = list(rows), [False] * len(rows)
-    width = max(len(row.prompt) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, width - len(row.prompt) :] = torch.tensor(row.prompt)
-        mask[place, width - len(row.prompt) :] = 1
-    ids, batch.mask = ids.to(model.device), mask.to(model.device)
+    ids, batch.mask, positions = pad_left([row.prompt for row in rows], model.device)
     batch.cache = DynamicCache(config=model.config)
     if layer:
         batch.cache.layers = [layer() for _ in batch.cache.layers]
-    batch.forward(ids, (batch.mask.cumsum(-1) - 1).clamp(min=0))
+    batch.forward(ids, positions)
     return batch
+
+
+def pad_left(prompts: list[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, attention mask and positions of `prompts`, each [prompts, longest prompt], so that each ends in the last column."""
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for place, prompt in enumerate(prompts):
+        ids[place, width - len(prompt) :] = torch.tensor(prompt)
+        mask[place, width - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 class _Batch:
