@@ -24,11 +24,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from untaxed.agreement import agreement, read_labelled
-    from untaxed.judges import judge_samples, open_judge
+    from untaxed.judges import judge_kind, judge_samples, open_judge
     from untaxed.records import UserError, write_json
 
     spec = options.spec | {"benchmarks": []}
-    if spec["kind"] == "llama_guard" and options.label == "refusal":
+    if options.label == "refusal" and "refusal_rate" not in judge_kind(spec).metrics:
         raise UserError(
             f"--label refusal: judge {spec['judge']} says safe or unsafe, not refused; give --label harm and a set labelled for harm"
         )

@@ -9,7 +9,7 @@ from untaxed.records import ABSENT, UserError
 from untaxed.statistics import cohen_kappa, wilson
 
 # What a label of 1 means, and the verdicts that say the same.
-LABELS = {"refusal": {"refusal", "partial"}, "harm": {"unsafe"}}
+LABELS = {"refusal": {"refusal", "partial"}, "harm": {"unsafe", "partial"}}
 UNPARSEABLE = "unparseable"
 
 

@@ -80,17 +80,25 @@ def grouped_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def load_model(name: str, dtype: str, device: str, **where: Any) -> Any:
-    """A causal language model in evaluation mode. Raises UserError when it is not on this machine."""
+def load_model(name: str, dtype: str, device: str, auto: Any = AutoModelForCausalLM, **where: Any) -> Any:
+    """A model of the class `auto` (a causal language model) in evaluation mode.
+
+    Raises UserError when it is not on this machine, or lacks weights that its class needs.
+    """
     attention = None
     if torch.device(device).type == "cpu":
         attention = "grouped_sdpa"
         AttentionInterface.register(attention, grouped_attention)
         AttentionMaskInterface.register(attention, sdpa_mask)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=attention, trust_remote_code=False, **where)
+        model, loaded = auto.from_pretrained(
+            name, dtype=dtype, attn_implementation=attention, trust_remote_code=False, output_loading_info=True, **where
+        )
     except OSError as error:
         raise UserError(f"engine.model: {name} cannot be loaded ({str(error).splitlines()[0]}); fetch the model first") from None
+    if missing := sorted(loaded["missing_keys"]):
+        # transformers would draw them at random and go on
+        raise UserError(f"engine.model: {name} has no weights for {missing[0]}; it is not the {auto.__name__} that is asked for")
     return model.to(device).eval()
 
 
@@ -186,20 +194,13 @@ def _prefill(model: Any, rows: list[Row], layer: type[DynamicLayer] | None) -> "
     shared = common_start([row.prompt for row in rows]) if layer and len(rows) > 1 else 0
     shared = shared if shared >= SHARED else 0
     if shared:
-        start = torch.tensor([rows[0].prompt[:shared]], device=model.device)
-        batch.mask = torch.ones_like(start)
-        batch.forward(start, torch.arange(shared, device=model.device)[None])
+        start, batch.mask, positions = pad_left([rows[0].prompt[:shared]], model.device)
+        batch.forward(start, positions)
         for each in batch.cache.layers:
             each.assign(*(states.expand(len(rows), -1, -1, -1) for states in (each.keys, each.values)))
-    width = max(len(row.prompt) for row in rows) - shared
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.ones(len(rows), shared + width, dtype=torch.long)
-    for place, row in enumerate(rows):
-        rest = row.prompt[shared:]
-        ids[place, width - len(rest) :] = torch.tensor(rest)
-        mask[place, shared : shared + width - len(rest)] = 0
-    batch.mask = mask.to(model.device)
-    batch.forward(ids.to(model.device), (batch.mask.cumsum(-1) - 1).clamp(min=0)[:, shared:])
+    ids, mask, positions = pad_left([row.prompt[shared:] for row in rows], model.device)
+    batch.mask = torch.cat([mask.new_ones(len(rows), shared), mask], dim=1)
+    batch.forward(ids, shared + positions)
     return batch
 
 
@@ -208,6 +209,18 @@ def common_start(prompts: list[list[int]]) -> int:
     least, most = min(prompts), max(prompts)  # in the order of their tokens: what these two share, all share
     length = next((place for place, pair in enumerate(zip(least, most, strict=False)) if pair[0] != pair[1]), min(len(least), len(most)))
     return min(length, min(map(len, prompts)) - 1)
+
+
+def pad_left(prompts: list[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, attention mask and positions of `prompts`, each [prompts, longest prompt], so that each ends in the last column."""
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for place, prompt in enumerate(prompts):
+        ids[place, width - len(prompt) :] = torch.tensor(prompt)
+        mask[place, width - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 class _Batch:

@@ -10,6 +10,8 @@ Keys of a spec (all but `backend` and `model` have defaults):
                     chat (true; false: the bare text of the messages), chat_template_kwargs ({}), batch_size (32; vLLM: 256)
   transformers      batch_tokens (most cached tokens at once; no limit), device (cuda if there is one)
   vllm              tensor_parallel_size, gpu_memory_utilization, enforce_eager, quantization, kv_cache_gib (CPU only, 2)
+  next_token        words, lead, batch_tokens, device: the reply is the probabilities of the next token (`untaxed.scoring`)
+  classifier        classes, batch_tokens, device: the reply is the probabilities of a classifier's classes (`untaxed.scoring`)
   openai            base_url, api_key_env (the environment variable that holds the key), concurrency (8), tries (6), backoff_s (1),
                     timeout_s (600), send_seed (true), max_tokens_field ("max_tokens"), extra_body ({})
 
@@ -28,6 +30,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from untaxed import scoring
 from untaxed.machine import pick_engine, use_vllm
 from untaxed.records import UserError, fingerprint, read_jsonl
 from untaxed.thinking import ThinkingFormat
@@ -102,7 +105,7 @@ def draw_seed(request: Request) -> int:
 @contextmanager
 def open_engine(spec: dict) -> Iterator[Engine]:
     """Load the model that `spec` names (keys: the top of this module). Raises UserError for a spec that cannot work."""
-    backends = {"transformers": _open_transformers, "vllm": _open_vllm, "openai": _open_openai}
+    backends = {"transformers": _open_transformers, "vllm": _open_vllm, "openai": _open_openai, **scoring.BACKENDS}
     spec = {**spec, "backend": pick_engine(spec.get("backend"))}
     if spec["backend"] not in backends:
         raise UserError(f"engine.backend: {spec['backend']!r} is none of {', '.join(backends)}")
@@ -193,7 +196,9 @@ def _load_tokenizer(spec: dict) -> Any:
         why = str(error).splitlines()[0]
         raise UserError(f"engine.model: {spec['model']} has no tokenizer here ({why}); fetch the model first") from None
     if spec.get("chat", True) and not tokenizer.chat_template:
-        raise UserError(f"engine.model: {spec['model']} has no chat template; add one, or set engine.chat to false")
+        raise UserError(
+            f"engine.model: {spec['model']} has no chat template; add one, or set engine.chat (a judge's prompt file: `chat`) to false"
+        )
     return tokenizer
 
 
@@ -212,6 +217,8 @@ def render(requests: Iterable[Request], tokenizer: Any, spec: dict, max_model_le
         else:
             text = "".join(message["content"] for message in request.messages)
         text += spec.get("thinking_prefix", "") + request.prefill
+        if not text.endswith(spec.get("lead", "")):
+            text += spec["lead"]
         # A chat template writes its own special tokens; adding them again would double the BOS.
         token_ids = tokenizer(text, add_special_tokens=not spec.get("chat", True))["input_ids"]
         if len(token_ids) >= max_model_len:
@@ -232,7 +239,8 @@ def cut_at_stop(text: str, stop: list[str]) -> tuple[str, bool]:
     return (text[: min(ends)], True) if ends else (text, False)
 
 
-def _open_transformers(spec: dict) -> Callable[[Iterable[Request], Sampling], Iterator[Generation]]:
+def load_local(spec: dict, **how: Any) -> tuple[Any, Any, int]:
+    """(tokenizer, transformers model, context in tokens) of a spec; `how` goes to `decoding.load_model`."""
     import torch
     from transformers.utils import logging
 
@@ -243,8 +251,14 @@ def _open_transformers(spec: dict) -> Callable[[Iterable[Request], Sampling], It
         torch.set_num_threads(spec["threads"])
     tokenizer = _load_tokenizer(spec)
     device = spec.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = decoding.load_model(spec["model"], spec.get("dtype", "auto"), device, **_check_local(spec))
-    limit = spec.get("max_model_len") or getattr(model.config, "max_position_embeddings", None) or 10**9
+    model = decoding.load_model(spec["model"], spec.get("dtype", "auto"), device, **how, **_check_local(spec))
+    return tokenizer, model, spec.get("max_model_len") or getattr(model.config, "max_position_embeddings", None) or 10**9
+
+
+def _open_transformers(spec: dict) -> Callable[[Iterable[Request], Sampling], Iterator[Generation]]:
+    from untaxed import decoding
+
+    tokenizer, model, limit = load_local(spec)
     ends = decoding.end_tokens(model, tokenizer)
 
     def generate(requests: Iterable[Request], sampling: Sampling) -> Iterator[Generation]:

@@ -212,7 +212,19 @@ class Judge(Strict):
     verdicts are not to be compared; it stands in every verdict, as `sees` does.
     """
 
-    kind: Literal["string_match", "strongreject_rubric", "xstest_classes", "xstest_string_match", "llama_guard"]
+    kind: Literal[
+        "string_match",
+        "xstest_string_match",
+        "strongreject_rubric",
+        "strongreject_finetuned",
+        "xstest_classes",
+        "xstest_two_classes",
+        "llama_guard",
+        "llama_guard_first_token",
+        "harmbench_classifier",
+        "reasoning_shield",
+        "beaver_dam",
+    ]
     benchmarks: Words
     model: str | None = None
     engine: JudgeEngine = JudgeEngine()

@@ -322,6 +322,12 @@ class Study:
         if JUDGES[judge.kind].needs and judge.prompt is None:
             self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
         self._check_options(judge.options, JUDGES[judge.kind].options, f"{key}.options", f"a judge of kind {judge.kind!r}")
+        if JUDGES[judge.kind].build and not JUDGES[judge.kind].generates:
+            if judge.sampling is not None:
+                self._fail(f"{key}.sampling", f"a judge of kind {judge.kind!r} generates nothing; remove the key")
+            if judge.engine.backend in ("vllm", "openai"):
+                message = f"a judge of kind {judge.kind!r} reads probabilities from transformers; remove the key, and name a `model`"
+                self._fail(f"{key}.engine.backend", message)
         self._check_judge_engine(name)
         if judge.model is not None:
             self._check_model(judge.model, f"{key}.model")
@@ -608,8 +614,12 @@ class Study:
         return Sampling(**{"max_new_tokens": JUDGES[judge.kind].max_new_tokens, **given})
 
     def judge_spec(self, name: str) -> dict:
+        from untaxed.judges import JUDGES
+
         judge = self.config.judges[name]
         engine = {**(self.engine_spec(judge.model) if judge.model else {}), **judge.engine.model_dump(exclude_none=True)}
+        if engine and not JUDGES[judge.kind].generates:
+            engine["backend"] = "transformers"  # whatever `compute` says: probabilities are read with transformers alone
         told = judge.model_dump(exclude={"model", "agreement", "engine"})
         return {**told, "sampling": self.judge_sampling(name).model_dump(), "judge": name, "engine": engine or None}
 
