@@ -3,14 +3,13 @@
 import csv
 import json
 import re
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
 import pytest
 import yaml
-from untaxed.config import read
-from untaxed.evaluation import evaluate
 
 VERDICTS = {"supported", "contradicted", "inconclusive", "not run"}
 RUN_BY_NAME = {"rulegraph"}  # draws the documentation
@@ -139,23 +138,28 @@ def test_samples_of_every_run_are_complete(finished):
         assert all((sample["correct"] is None) == (sample["benchmark"] != "chains") for sample in samples)
 
 
-def test_vllm_says_of_a_trained_organism_what_transformers_said(finished, root):
-    """The same greedy text in float32, through lm-eval's two backends."""
+def test_the_rules_run_vllm_which_says_of_a_trained_organism_what_transformers_said(finished, tmp_path):
+    """The same greedy text in float32, through lm-eval's two backends; a judge and a rewriter run in vLLM too."""
     pytest.importorskip("vllm")
-    study = read([root / path for path in ("config.yaml", "studies/organism.yaml", "studies/smoke.yaml")], root)
     run = "organism--organism-direct-dgr--organism-smoke--n10--s0"
-    options = {"enforce_eager": True, "kv_cache_gib": 1, "max_num_seqs": 256, "disable_log_stats": True}
-    files = {name: finished / study.rows(study.config.benchmarks[name].dataset) for name in study.config.study.suite}
-    found, scores = evaluate(
-        finished / study.checkpoint(run).rpartition("/")[0], files, study.evaluation_spec(run) | {"engine": "vllm", "vllm": options}
-    )
-    before = {(sample["benchmark"], sample["id"]): sample for sample in finished.records(f"results/smoke/runs/{run}/samples.jsonl")}
-    assert {(sample["benchmark"], sample["id"]) for sample in found} == set(before)
-    same = [sample["answer"] == before[sample["benchmark"], sample["id"]]["answer"] for sample in found]
+    shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
+    copy = replace(finished, folder=tmp_path / "copy")
+    overlay = {"compute": {"engine": "vllm", "vllm": {"enforce_eager": True, "kv_cache_gib": 1}}}
+    rewritten = next((copy / "results/smoke/rewritten").rglob("*.jsonl")).relative_to(copy.folder)
+    targets = [f"results/smoke/runs/{run}/samples.jsonl", f"results/smoke/runs/{run}/verdicts/rubric.jsonl", str(rewritten)]
+    forced = ["--forcerun", "evaluate", "judge", "rewrite", "--rerun-triggers", "mtime", "--until", "evaluate", "judge", "rewrite"]
+    result = copy.snakemake(*targets, *forced, overlay=overlay)
+    assert result.returncode == 0, result.stdout + result.stderr
+    samples = copy.records(targets[0])
+    assert {sample["engine"] for sample in samples} == {"vllm"}
+    before = {(sample["benchmark"], sample["id"]): sample for sample in finished.records(targets[0])}
+    assert {sample["engine"] for sample in before.values()} == {"transformers"}
+    assert {(sample["benchmark"], sample["id"]) for sample in samples} == set(before)
+    same = [sample["answer"] == before[sample["benchmark"], sample["id"]]["answer"] for sample in samples]
     assert numpy.mean(same) > 0.98
-    assert {sample["version"] for sample in found} == {1}
-    accuracy = numpy.mean([sample["correct"] for sample in before.values() if sample["benchmark"] == "chains"])
-    assert scores["chains"]["exact_match"] == pytest.approx(accuracy, abs=0.02)
+    assert len(copy.records(targets[1])) == len(finished.records(targets[1]))
+    rewrites = [[record["text"] for record in repository.records(targets[2])] for repository in (copy, finished)]
+    assert len(rewrites[0]) == len(rewrites[1]) > 0
 
 
 @pytest.mark.parametrize("judge", ["rubric", "classes"])
