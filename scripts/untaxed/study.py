@@ -272,6 +272,8 @@ class Study:
         if name in self._taught:
             circle = " -> ".join([*self._taught[self._taught.index(name) :], name])
             self._fail(f"datasets.{name}.teacher.model", f"teachers are trained on what they teach, in a circle of data sets: {circle}")
+        for path in self.teacher_files(name):
+            self._file(path, f"datasets.{name}.teacher.prompt")
         self._taught.append(name)
         self._check_model(dataset.teacher.model, f"datasets.{name}.teacher.model")
         self._taught.pop()
@@ -541,12 +543,12 @@ class Study:
         """What `distil` is told: engine and thinking format of the teacher, sampling, and how many rows are wanted."""
         entry = self.config.datasets[dataset]
         model = entry.teacher.model
-        asked = entry.teacher.model_dump(exclude={"model", "candidates"})
+        asked = entry.teacher.model_dump(exclude={"model", "candidates", "thinking"})
         return {
             **asked,
             "dataset": dataset,
             "limit": entry.limit,
-            "thinking": self.config.models[model].thinking.model_dump(),
+            "thinking": (entry.teacher.thinking or self.config.models[model].thinking).model_dump(),
             "engine": self.engine_spec(model),
         }
 
@@ -790,6 +792,11 @@ class Study:
         """The prompt files that a dataset is made with: what builds its answers, and what its prompts are put into."""
         entry = self.config.datasets[dataset]
         return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [entry.options.get("template")])]
+
+    def teacher_files(self, dataset: str) -> list[str]:
+        """The prompt file that instructs a dataset's teacher, if it has one."""
+        prompt = self.config.datasets[dataset].teacher.prompt
+        return [prompt] if prompt else []
 
     def model_assets(self, model: str) -> list[str]:
         asset = self.config.models[model].asset

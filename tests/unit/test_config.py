@@ -255,6 +255,12 @@ WRONG = {
         "datasets.organism-benign.teacher.model",
         "no model is called",
     ),
+    "a teacher's instruction that is not there": (
+        "datasets/organism-benign/teacher",
+        {"model": "organism", "prompt": "prompts/none.txt"},
+        "datasets.organism-benign.teacher.prompt",
+        "no such file 'prompts/none.txt'",
+    ),
     "a teacher asked for too few": (
         "datasets/organism-benign",
         {**REQUEST, "limit": 200, "teacher": {"model": "organism", "candidates": 50}},
