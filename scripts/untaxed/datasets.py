@@ -18,7 +18,7 @@ from untaxed.wrappers import count_wrappers, wrap
 PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
 THINK = ThinkingFormat()
 TOPIC_WORDS = 6
-JAILBREAK_WRAPPERS = 20  # arXiv:2505.15404, section 3
+JAILBREAK_WRAPPERS = 20  # arXiv:2505.15404
 XSTEST_TRAINING = 10  # rows of each type: 100 of the 250 safe ones
 XSTEST_SEED = 42
 COMMON = ("limit", "offset", "shuffle", "seed", "split", "test_share", "ngram", "overlap")

@@ -58,7 +58,7 @@ JAILBROKEN = ("harmbench", "lrm-safety-study-nocot")
 
 def test_200_behaviours_in_20_wrappers_are_4000_different_prompts(mirror):
     made = prepare({"adapter": "harmbench_jailbroken"}, {name: mirror / name for name in JAILBROKEN})
-    assert len(made) == len({r["id"] for r in made}) == len({r["prompt"] for r in made}) == 4000  # arXiv:2505.15404, section 3
+    assert len(made) == len({r["id"] for r in made}) == len({r["prompt"] for r in made}) == 4000  # arXiv:2505.15404
     assert all(r["harmful"] and r["category"] for r in made)
     assert set(Counter(r["meta"]["behaviour"] for r in made).values()) == {20}
     assert Counter(r["meta"]["wrapper"] for r in made) == dict.fromkeys(range(1, 21), 200)
@@ -67,7 +67,7 @@ def test_200_behaviours_in_20_wrappers_are_4000_different_prompts(mirror):
 
 
 def test_every_released_prompt_is_found_again_among_ours(mirror):
-    """956 hold their behaviour whole, 44 in thirds (counted by hand in the released file): the share found is 1 of both."""
+    """956 hold their behaviour whole, 44 in thirds (counted in the released file): the share found is 1 of both."""
     released = [r["prompt"] for r in rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")]
     behaviours = [r["prompt"] for r in rows_of(mirror, "harmbench", "harmbench", functional_category="standard")]
     ours = {r["prompt"] for r in prepare({"adapter": "harmbench_jailbroken"}, {name: mirror / name for name in JAILBROKEN})}
