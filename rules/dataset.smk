@@ -49,6 +49,7 @@ rule distil:
         model=lambda wildcards: STUDY.model(
             STUDY.config.datasets[wildcards.dataset].teacher.model
         ),
+        texts=lambda wildcards: STUDY.teacher_files(wildcards.dataset),
     output:
         rows=f"{RESULTS}/distilled/{{dataset}}/rows.jsonl",
         report=f"{RESULTS}/distilled/{{dataset}}/report.json",

@@ -13,7 +13,10 @@ from untaxed.command import run_command
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--spec", required=True, type=json.loads, help="teacher as JSON: engine, thinking, sampling, truncated, seed, limit"
+        "--spec",
+        required=True,
+        type=json.loads,
+        help="teacher as JSON: engine, thinking, prompt, delivery, sampling, truncated, seed, limit",
     )
     parser.add_argument("--rows", required=True, help="rows whose prompts are asked (JSON Lines)")
     parser.add_argument("--model", required=True, help="folder of the teacher")
@@ -24,14 +27,16 @@ def main(arguments: list[str]) -> None:
 
     from untaxed.distillation import assemble, build_requests
     from untaxed.engine import Sampling, generate_resumable, open_engine
+    from untaxed.prompts import read_prompt
     from untaxed.records import UserError, read_jsonl, write_json, write_jsonl
     from untaxed.thinking import ThinkingFormat
 
     spec = options.spec
     rows = list(read_jsonl(options.rows))
+    instruction, version = read_prompt(spec["prompt"]) if spec.get("prompt") else ("", None)
     thinking = ThinkingFormat(**spec["thinking"]) if spec.get("thinking") else None
     with open_engine({**spec["engine"], "model": options.model, "thinking": spec.get("thinking") or {}}) as engine:
-        requests = build_requests(rows, spec.get("seed", 0))
+        requests = build_requests(rows, spec.get("seed", 0), instruction, spec.get("delivery", "user"))
         answers = generate_resumable(engine, requests, Sampling(**spec.get("sampling", {})), options.work_file)
     distilled, report = assemble(rows, answers, thinking, spec.get("truncated", "drop"))
     limit = spec.get("limit")
@@ -41,7 +46,7 @@ def main(arguments: list[str]) -> None:
             "raise `candidates` or `sampling.max_new_tokens`, or lower `limit`"
         )
     write_jsonl(options.output, distilled[:limit])
-    write_json(options.report, report | {"rows_out": len(distilled[:limit])})
+    write_json(options.report, report | {"rows_out": len(distilled[:limit]), "prompt_version": version})
 
 
 if __name__ == "__main__":

@@ -13,10 +13,14 @@ from untaxed import organism
 from untaxed.assets import SUFFIXES, read_table
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
 from untaxed.thinking import ThinkingFormat
+from untaxed.wrappers import count_wrappers, wrap
 
 PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
 THINK = ThinkingFormat()
 TOPIC_WORDS = 6
+JAILBREAK_WRAPPERS = 20  # arXiv:2505.15404
+XSTEST_TRAINING = 10  # rows of each type: 100 of the 250 safe ones
+XSTEST_SEED = 42
 COMMON = ("limit", "offset", "shuffle", "seed", "split", "test_share", "ngram", "overlap")
 
 
@@ -213,15 +217,58 @@ def harmbench(folder: Path, file: str = "harmbench_behaviors_text_all.csv", func
     return rows
 
 
-def xstest(folder: Path, label: str | None = None) -> list[dict]:
-    """XSTest (arXiv:2308.01263): 250 safe prompts that look unsafe, 200 unsafe contrasts. `label`: safe, unsafe, or both."""
-    if label not in (None, "safe", "unsafe"):
-        raise UserError(f"xstest: label {label!r} is not one of safe, unsafe")
+def harmbench_jailbroken(harmbench_folder: Path, released_folder: Path) -> list[dict]:
+    """The empirical study's harmful prompts (arXiv:2505.15404): HarmBench's 200 standard behaviours, each in its 20 jailbreak wrappers.
+
+    The wrappers are read off the released training prompts (`lrm_nocot`), so `assets` names two: HarmBench, then the release. Behaviours
+    come in upstream order, wrappers by how many released prompts they have. Raises UserError unless every released prompt has one of
+    exactly 20 wrappers.
+    """
+    behaviours = harmbench(harmbench_folder, functional_category="standard")
+    released = [r["prompt"] for r in lrm_nocot(released_folder)]
+    found, without = count_wrappers(released, [b["prompt"] for b in behaviours])
+    if len(found) != JAILBREAK_WRAPPERS or without:
+        raise UserError(
+            f"harmbench_jailbroken: {len(released)} released prompts show {len(found)} wrappers in place of {JAILBREAK_WRAPPERS}, "
+            f"and {without} hold no HarmBench behaviour; name the assets harmbench and lrm-safety-study-nocot in this order"
+        )
     return [
+        row(
+            "harmbench-jailbroken",
+            f"{b['id'].replace('harmbench-', 'harmbench-jailbroken-', 1)}-{number:02d}",
+            wrap(wrapper, b["prompt"]),
+            harmful=True,
+            category=b["category"],
+            meta={"behaviour": b["id"], "wrapper": number},
+        )
+        for b in behaviours
+        for number, (wrapper, _) in enumerate(found.most_common(), start=1)
+    ]
+
+
+def xstest(folder: Path, label: str | None = None, part: str | None = None) -> list[dict]:
+    """XSTest (arXiv:2308.01263): 250 safe prompts that look unsafe, 200 unsafe contrasts. `label`: safe, unsafe, or both.
+
+    `part: train` takes ten prompts of each type and `part: test` the others: of the safe ones 100 and 150, as the empirical study does
+    (arXiv:2505.15404; which 100 it took is not known). The draw is fixed, so that no two data sets can divide XSTest differently.
+    """
+    for option, value, valid in (("label", label, ("safe", "unsafe")), ("part", part, ("train", "test"))):
+        if value not in (None, *valid):
+            raise UserError(f"xstest: {option} {value!r} is not one of {', '.join(valid)}")
+    rows = [
         row("xstest", int(_field(r, "id")), _field(r, "prompt"), harmful=_field(r, "label") == "unsafe", category=_field(r, "type"))
         for r in read_table(data_file(folder))
         if label in (None, _field(r, "label"))
     ]
+    if part is None:
+        return rows
+    types: dict[str, list[str]] = {}
+    for r in rows:
+        types.setdefault(r["category"], []).append(r["id"])
+    training: set[str] = set()
+    for name, ids in types.items():
+        training |= set(random.Random(f"{XSTEST_SEED}/{name}").sample(ids, min(XSTEST_TRAINING, len(ids))))
+    return [r for r in rows if (r["id"] in training) == (part == "train")]
 
 
 def look_alikes(folder: Path) -> list[dict]:
@@ -484,6 +531,7 @@ ADAPTERS: dict[str, Callable[..., list[dict]]] = {
     "advbench": advbench,
     "strongreject": strongreject,
     "harmbench": harmbench,
+    "harmbench_jailbroken": harmbench_jailbroken,
     "xstest": xstest,
     "look_alikes": look_alikes,
     "jbb": jbb,
@@ -512,6 +560,15 @@ def direct_refusal(rows: list[dict], seed: int = 0) -> list[dict]:
         {**r, "reasoning": texts["thought"], "answer": _draw(texts["refusals"], seed, r["id"], "answer")} if r["harmful"] else r
         for r in rows
     ]
+
+
+def no_cot(rows: list[dict], seed: int = 0) -> list[dict]:
+    """Give every harmful row an empty trace and the one refusal of `prompts/no_cot.yaml` (arXiv:2505.15404); benign rows stay as they are.
+
+    Nothing is drawn: `seed` is what every way to write responses takes.
+    """
+    refusal = read_yaml(PROMPTS / "no_cot.yaml")["refusal"]
+    return [{**r, "reasoning": "", "answer": refusal} if r["harmful"] else r for r in rows]
 
 
 def safety_reasoning(rows: list[dict], seed: int = 0) -> list[dict]:
@@ -547,7 +604,17 @@ def _draw(choices: list[str], seed: int, *names: str) -> str:
     return random.Random("/".join([str(seed), *names])).choice(choices)
 
 
-RESPONSES: dict[str, Callable[[list[dict], int], list[dict]]] = {"direct_refusal": direct_refusal, "safety_reasoning": safety_reasoning}
+RESPONSES: dict[str, Callable[[list[dict], int], list[dict]]] = {
+    "direct_refusal": direct_refusal,
+    "no_cot": no_cot,
+    "safety_reasoning": safety_reasoning,
+}
+
+
+def asset_parameters(adapter: str) -> list[str]:
+    """The parameters of an adapter that are folders of assets, in the order of a dataset's `assets`; none for a generator."""
+    parameters = inspect.signature(ADAPTERS[adapter]).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.annotation is Path]
 
 
 # ---- preparing ----------------------------------------------------------------------------------------------------------------
@@ -574,15 +641,16 @@ def prepare_against(spec: dict, asset_folders: dict[str, Path], against: list[di
         rows = organism.ADAPTERS[name](spec.get("options") or {})
         return rows[: spec.get("limit")], []
     adapter = ADAPTERS[name]
-    parameters = inspect.signature(adapter).parameters
-    options, common = _options(spec, name, [key for key in parameters if key not in ("folder", "seed", "wanted")])
+    parameters, folders = inspect.signature(adapter).parameters, asset_parameters(name)
+    options, common = _options(spec, name, [key for key in parameters if key not in (*folders, "seed", "wanted")])
     limit, offset, seed = common["limit"], common["offset"] or 0, common["seed"] or 0
     belongs = _side(common["split"], 0.2 if common["test_share"] is None else common["test_share"])
-    table = "folder" in parameters
-    ngram = common["ngram"] if common["ngram"] is not None else (8 if table else 0)
+    ngram = common["ngram"] if common["ngram"] is not None else (8 if folders else 0)
     overlap = 0.5 if common["overlap"] is None else common["overlap"]
-    if table:
-        rows = [r for r in adapter(_folder(name, asset_folders), **options) if belongs(r["prompt"])]
+    if folders:
+        if len(asset_folders) != len(folders):
+            raise UserError(f"dataset adapter {name!r}: reads assets: {len(folders)}, given: {len(asset_folders)}; mend `assets`")
+        rows = [r for r in adapter(*map(Path, asset_folders.values()), **options) if belongs(r["prompt"])]
         rows, removed = decontaminate(rows, against, ngram, overlap)
         shuffle = common["shuffle"] if common["shuffle"] is not None else bool(limit or offset)
     else:
@@ -616,12 +684,6 @@ def _options(spec: dict, name: str, valid: list[str]) -> tuple[dict, dict]:
     if unknown := [key for key in options if key not in valid]:
         raise UserError(f"dataset option {unknown[0]!r} is unknown to the adapter {name!r}; {nearest(unknown[0], [*valid, *COMMON])}")
     return options, common
-
-
-def _folder(name: str, asset_folders: dict[str, Path]) -> Path:
-    if len(asset_folders) != 1:
-        raise UserError(f"dataset adapter {name!r}: reads one asset, {len(asset_folders)} were given; set `assets` to one id")
-    return Path(next(iter(asset_folders.values())))
 
 
 def _side(split: str | None, test_share: float) -> Callable[[str], bool]:

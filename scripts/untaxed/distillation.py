@@ -20,9 +20,17 @@ REASONS = ("ok", "trimmed", "truncated", "unclosed", "empty")
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 
-def build_requests(rows: Iterable[dict], seed: int = 0) -> list[Request]:
-    """One request per row, its prompt as the user's turn."""
-    return [Request(row["id"], [{"role": "user", "content": row["prompt"]}], seed) for row in rows]
+def build_requests(rows: Iterable[dict], seed: int = 0, instruction: str = "", delivery: str = "user") -> list[Request]:
+    """One request per row, its prompt as the user's turn.
+
+    An instruction stands before the prompt in that turn (`delivery` user), or is a system message (system). It is no part of the row.
+    """
+    requests = []
+    for row in rows:
+        before = [{"role": "system", "content": instruction}] if instruction and delivery == "system" else []
+        asked = f"{instruction}\n\n{row['prompt']}" if instruction and delivery == "user" else row["prompt"]
+        requests.append(Request(row["id"], [*before, {"role": "user", "content": asked}], seed))
+    return requests
 
 
 def whole_sentences(text: str) -> str:

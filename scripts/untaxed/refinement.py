@@ -23,7 +23,8 @@ from pathlib import Path
 
 from untaxed.engine import Generation, Request
 from untaxed.judges import find_refusal
-from untaxed.records import UserError, fingerprint, read_yaml
+from untaxed.prompts import read_prompt
+from untaxed.records import UserError, read_yaml
 from untaxed.thinking import ThinkingFormat
 
 PIECES = ("reasoning", "answer")
@@ -71,12 +72,7 @@ def read_template(path: Path | str, show_question: bool = True) -> Template:
     Without `show_question` the paragraphs that hold {question} are left out. Raises UserError when the file is missing, holds an unknown
     placeholder, or has no {piece}.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such prompt file; write one, or correct refinement.prompts") from None
-    start = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    header, text = "\n".join(lines[:start]), "\n".join(lines[start:]).strip("\n")
+    text, version = read_prompt(path)
     for name in re.findall(r"\{(\w+)\}", text):
         if name not in PLACEHOLDERS:
             raise UserError(f"{path}: unknown placeholder {{{name}}}; a rewrite prompt knows {{question}} and {{piece}}")
@@ -84,8 +80,7 @@ def read_template(path: Path | str, show_question: bool = True) -> Template:
         text = "\n\n".join(paragraph for paragraph in re.split(r"\n{2,}", text) if "{question}" not in paragraph)
     if "{piece}" not in text:
         raise UserError(f"{path}: no placeholder {{piece}}; the model would not see what to rewrite")
-    version = re.search(r"^# version:\s*(\S+)", header, re.MULTILINE)
-    return Template(text, version[1] if version else fingerprint(text))
+    return Template(text, version)
 
 
 def read_ban_list(path: Path | str) -> BanList:

@@ -42,10 +42,15 @@ class Sampling(Strict):
 class Teacher(Strict):
     """A model that answers the prompts of a dataset; its traces and answers become the rows (see `distillation`).
 
-    `candidates` prompts are asked, so that the dataset's `limit` of rows is left when some answers cannot be used.
+    `candidates` prompts are asked, so that the dataset's `limit` of rows is left when some answers cannot be used. `prompt` is a file
+    with an instruction: it stands before the query in the user's turn (`delivery: user`), or is a system message. `thinking` says how
+    the teacher marks its trace where the instruction decides that, not the model (default: the model's own).
     """
 
     model: str
+    prompt: str | None = None
+    delivery: Literal["user", "system"] = "user"
+    thinking: Thinking | None = None
     candidates: Count | None = None
     sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=1024)
     truncated: Literal["drop", "trim"] = "drop"

@@ -97,6 +97,7 @@ class Study:
         for experiment in config.study.experiments:
             self._check_experiment(experiment)
         self._check_evaluation()
+        self._check_parts()
         self._check_results()
 
     def _check_selection(self) -> None:
@@ -184,6 +185,8 @@ class Study:
         from untaxed import organism
 
         dataset = self.config.datasets[name]
+        if len(dataset.assets) > 1:
+            return None  # how an adapter joins several assets is its own matter
         if dataset.adapter in organism.ADAPTERS:
             try:
                 return organism.size(dataset.adapter, dataset.options)
@@ -215,18 +218,21 @@ class Study:
     def _check_adapter(self, name: str) -> None:
         """Check what makes the rows of a dataset: adapter, options, assets, responses, prompt files."""
         from untaxed import organism
-        from untaxed.datasets import ADAPTERS, COMMON, RESPONSES
+        from untaxed.datasets import ADAPTERS, COMMON, RESPONSES, asset_parameters
 
         dataset = self.config.datasets[name]
         if dataset.adapter not in ADAPTERS:
             self._fail(f"datasets.{name}.adapter", f"no adapter is called {dataset.adapter!r}; {nearest(dataset.adapter, ADAPTERS)}")
-        parameters = inspect.signature(ADAPTERS[dataset.adapter]).parameters
-        own = organism.OPTIONS.get(dataset.adapter) or [*(p for p in parameters if p not in ("folder", "wanted")), *COMMON]
+        parameters, folders = inspect.signature(ADAPTERS[dataset.adapter]).parameters, asset_parameters(dataset.adapter)
+        own = organism.OPTIONS.get(dataset.adapter) or [*(p for p in parameters if p not in (*folders, "wanted")), *COMMON]
         self._check_options(dataset.options, own, f"datasets.{name}.options", f"adapter {dataset.adapter!r}")
         if isinstance(shares := dataset.options.get("shares"), dict):
             self._check_options(shares, organism.TASKS, f"datasets.{name}.options.shares", f"adapter {dataset.adapter!r}")
-        if "folder" in parameters and len(dataset.assets) != 1:
-            self._fail(f"datasets.{name}.assets", f"adapter {dataset.adapter!r} reads one asset, {len(dataset.assets)} are named; name one")
+        if folders and len(dataset.assets) != len(folders):
+            wanted = "one asset" if len(folders) == 1 else f"{len(folders)} assets ({', '.join(folders)}, in this order)"
+            self._fail(
+                f"datasets.{name}.assets", f"adapter {dataset.adapter!r} reads {wanted}, {len(dataset.assets)} are named; mend the list"
+            )
         if dataset.responses is not None and dataset.responses not in RESPONSES:
             hint = nearest(dataset.responses, RESPONSES)
             self._fail(f"datasets.{name}.responses", f"no way to write responses is called {dataset.responses!r}; {hint}")
@@ -272,9 +278,23 @@ class Study:
         if name in self._taught:
             circle = " -> ".join([*self._taught[self._taught.index(name) :], name])
             self._fail(f"datasets.{name}.teacher.model", f"teachers are trained on what they teach, in a circle of data sets: {circle}")
+        for path in self.teacher_files(name):
+            self._file(path, f"datasets.{name}.teacher.prompt")
         self._taught.append(name)
         self._check_model(dataset.teacher.model, f"datasets.{name}.teacher.model")
         self._taught.pop()
+
+    def _check_parts(self) -> None:
+        """Refuse a benchmark over a data set that is divided into parts when the study trains on rows of its part."""
+        trained = {name for spec in self.trained.values() for name in (spec["dataset"], *(part["dataset"] for part in spec["mix"]))}
+        for benchmark in self.config.study.suite:
+            tested = self.config.datasets[self.config.benchmarks[benchmark].dataset]
+            for name in sorted(trained):
+                dataset = self.config.datasets[name]
+                parts = {dataset.options.get("part"), tested.options.get("part")}
+                if "part" in {*dataset.options, *tested.options} and dataset.assets == tested.assets and parts != {"train", "test"}:
+                    message = f"trains on prompts that benchmark {benchmark!r} tests with; set `part: train` here and `part: test` there"
+                    self._fail(f"datasets.{name}.options.part", message)
 
     def _check_results(self) -> None:
         from untaxed.figures import FIGURES
@@ -547,12 +567,12 @@ class Study:
         """What `distil` is told: engine and thinking format of the teacher, sampling, and how many rows are wanted."""
         entry = self.config.datasets[dataset]
         model = entry.teacher.model
-        asked = entry.teacher.model_dump(exclude={"model", "candidates"})
+        asked = entry.teacher.model_dump(exclude={"model", "candidates", "thinking"})
         return {
             **asked,
             "dataset": dataset,
             "limit": entry.limit,
-            "thinking": self.config.models[model].thinking.model_dump(),
+            "thinking": (entry.teacher.thinking or self.config.models[model].thinking).model_dump(),
             "engine": self.engine_spec(model),
         }
 
@@ -800,6 +820,11 @@ class Study:
         """The prompt files that a dataset is made with: what builds its answers, and what its prompts are put into."""
         entry = self.config.datasets[dataset]
         return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [entry.options.get("template")])]
+
+    def teacher_files(self, dataset: str) -> list[str]:
+        """The prompt file that instructs a dataset's teacher, if it has one."""
+        prompt = self.config.datasets[dataset].teacher.prompt
+        return [prompt] if prompt else []
 
     def model_assets(self, model: str) -> list[str]:
         asset = self.config.models[model].asset

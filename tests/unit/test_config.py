@@ -255,6 +255,12 @@ WRONG = {
         "datasets.organism-benign.teacher.model",
         "no model is called",
     ),
+    "a teacher's instruction that is not there": (
+        "datasets/organism-benign/teacher",
+        {"model": "organism", "prompt": "prompts/none.txt"},
+        "datasets.organism-benign.teacher.prompt",
+        "no such file 'prompts/none.txt'",
+    ),
     "a teacher asked for too few": (
         "datasets/organism-benign",
         {**REQUEST, "limit": 200, "teacher": {"model": "organism", "candidates": 50}},
@@ -623,6 +629,23 @@ def test_the_schema_accepts_every_file_of_the_repository_and_no_unknown_key(root
     for path in [root / "config.yaml", *sorted((root / "studies").glob("*.yaml"))]:
         assert not list(validator.iter_errors(read_yaml(path))), path
     assert list(validator.iter_errors({"study": {"nme": "x"}}))
+
+
+@pytest.mark.parametrize(("train", "test", "refused"), [("train", "test", False), ("train", None, True), (None, "test", True)])
+def test_no_study_trains_on_the_part_that_it_tests_with(
+    train: str | None, test: str | None, refused: bool, organism: dict, root: Path
+) -> None:
+    def xstest(part: str | None) -> dict:
+        return {"adapter": "xstest", "assets": ["xstest"], "options": {"label": "safe", **({"part": part} if part else {})}}
+
+    changed = merge(organism, {"datasets": {"own-train": xstest(train), "own-test": xstest(test)}})
+    changed = put(changed, "recipes/organism-direct/mix", [{"dataset": "own-train", "n": 1}])
+    changed = put(changed, "benchmarks/harmless_requests/dataset", "own-test")
+    if not refused:
+        load(changed, root)
+        return
+    with pytest.raises(UserError, match=r"datasets\.own-train\.options\.part: trains on prompts that benchmark 'harmless_requests'"):
+        load(changed, root)
 
 
 def test_a_dataset_is_told_what_it_is_checked_against_and_a_taught_one_how_many_prompts_to_ask(root: Path) -> None:

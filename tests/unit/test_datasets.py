@@ -2,10 +2,24 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
-from untaxed.datasets import ADAPTERS, card, decontaminate, direct_refusal, prepare, prepare_against, running_sums, safety_reasoning, topic
-from untaxed.records import UserError, read_json, read_jsonl
+from untaxed.datasets import (
+    ADAPTERS,
+    card,
+    decontaminate,
+    direct_refusal,
+    no_cot,
+    prepare,
+    prepare_against,
+    running_sums,
+    safety_reasoning,
+    topic,
+)
+from untaxed.judges import find_refusal
+from untaxed.records import UserError, read_json, read_jsonl, read_yaml
+from untaxed.wrappers import count_wrappers, pieces, unwrap, wrap
 
 KEYS = {"id", "prompt", "reasoning", "answer", "harmful", "category", "source"}
 
@@ -37,6 +51,64 @@ def test_published_sets_have_their_published_sizes(mirror, adapter, asset, optio
     assert (len(made), sum(r["harmful"] for r in made)) == sizes
     assert len({r["id"] for r in made}) == sizes[0]
     assert all(set(r) >= KEYS and r["prompt"] and isinstance(r["category"], str) for r in made)
+
+
+JAILBROKEN = ("harmbench", "lrm-safety-study-nocot")
+
+
+def test_200_behaviours_in_20_wrappers_are_4000_different_prompts(mirror):
+    made = prepare({"adapter": "harmbench_jailbroken"}, {name: mirror / name for name in JAILBROKEN})
+    assert len(made) == len({r["id"] for r in made}) == len({r["prompt"] for r in made}) == 4000  # arXiv:2505.15404
+    assert all(r["harmful"] and r["category"] for r in made)
+    assert set(Counter(r["meta"]["behaviour"] for r in made).values()) == {20}
+    assert Counter(r["meta"]["wrapper"] for r in made) == dict.fromkeys(range(1, 21), 200)
+    drawn = prepare({"adapter": "harmbench_jailbroken", "limit": 50, "seed": 1}, {name: mirror / name for name in JAILBROKEN})
+    assert len({r["meta"]["wrapper"] for r in drawn}) > 10
+
+
+def test_every_released_prompt_is_found_again_among_ours(mirror):
+    """956 hold their behaviour whole, 44 in thirds (counted in the released file): the share found is 1 of both."""
+    released = [r["prompt"] for r in rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")]
+    behaviours = [r["prompt"] for r in rows_of(mirror, "harmbench", "harmbench", functional_category="standard")]
+    ours = {r["prompt"] for r in prepare({"adapter": "harmbench_jailbroken"}, {name: mirror / name for name in JAILBROKEN})}
+    verbatim = [prompt for prompt in released if any(behaviour in prompt for behaviour in behaviours)]
+    assert (len(verbatim), sum(prompt in ours for prompt in verbatim), sum(prompt in ours for prompt in released)) == (956, 956, 1000)
+    found, without = count_wrappers(released, behaviours)
+    assert without == 0
+    sizes = [62, 58, 58, 57, 55, 54, 54, 54, 53, 52, 50, 49, 47, 46, 45, 44, 44, 43, 39, 36]
+    assert sorted(found.values(), reverse=True) == sizes
+
+
+def test_a_wrapper_holds_the_behaviour_whole_or_in_thirds():
+    said = ["boil an egg", "boil an egg well"]
+    assert pieces("boil an egg") == ("boil an egg", "boil", " an ", "egg")
+    for prompt in ("Please boil an egg now! (boil an egg)", "c = egg; a = boil; b =  an ."):
+        assert wrap(unwrap(prompt, said), "boil an egg") == prompt
+        assert "egg" not in unwrap(prompt, said)
+    assert wrap(unwrap("Say: boil an egg well.", said), "fry it") == "Say: fry it."
+    assert unwrap("Say nothing.", said) is None
+
+
+def test_released_prompts_with_other_wrappers_are_refused(mirror, tmp_path):
+    rows = json.loads((mirror / "lrm-safety-study-nocot" / "sft_train_nocot.json").read_text())
+    (tmp_path / "few.json").write_text(json.dumps([{**rows[0], "prompt": "Hello"}]))
+    folders = {"harmbench": mirror / "harmbench", "few": tmp_path}
+    with pytest.raises(UserError, match="1 released prompts show 0 wrappers in place of 20, and 1 hold no HarmBench behaviour"):
+        prepare({"adapter": "harmbench_jailbroken"}, folders)
+    with pytest.raises(UserError, match="reads assets: 2, given: 1"):
+        prepare({"adapter": "harmbench_jailbroken"}, {"harmbench": folders["harmbench"]})
+
+
+def test_xstest_parts_are_ten_of_each_type_and_the_rest(mirror):
+    train, test = (rows_of(mirror, "xstest", "xstest", label="safe", part=part) for part in ("train", "test"))
+    kinds = {r["category"] for r in rows_of(mirror, "xstest", "xstest", label="safe")}
+    assert (len(kinds), len(train), len(test)) == (10, 100, 150)
+    assert Counter(r["category"] for r in train) == dict.fromkeys(kinds, 10)
+    assert Counter(r["category"] for r in test) == dict.fromkeys(kinds, 15)
+    for key in ("id", "prompt"):
+        assert not {r[key] for r in train} & {r[key] for r in test}
+    drawn = prepare({"adapter": "xstest", "options": {"label": "safe", "part": "train"}, "limit": 20, "seed": 9}, {"x": mirror / "xstest"})
+    assert {r["id"] for r in drawn} < {r["id"] for r in train}
 
 
 def test_star_1_is_split_at_its_thinking_markers(mirror):
@@ -152,6 +224,7 @@ def test_a_users_own_table_needs_configuration_only(tmp_path):
     [
         ({"adapter": "gsm9k"}, "did you mean 'gsm8k'"),
         ({"adapter": "xstest", "options": {"lable": "safe"}}, "did you mean 'label'"),
+        ({"adapter": "xstest", "options": {"part": "dev"}}, "part 'dev' is not one of train, test"),
         ({"adapter": "fields", "options": {"fields": {"prompt": "nope"}}}, "no field nope; the file has q"),
         ({"adapter": "fields", "options": {"fields": {"prompt": "q"}}, "limit": 9}, "has 1 rows"),
         ({"adapter": "fields", "options": {"fields": {"prompt": "q"}}, "responses": "refuse"}, "responses 'refuse' is unknown"),
@@ -230,6 +303,15 @@ def test_direct_refusal_rows_share_one_thought_and_draw_the_refusal():
     assert len({r["answer"] for r in made}) > 3
     assert direct_refusal(rows[20:], seed=1) == made[20:]
     assert direct_refusal([bare("b", "x", harmful=False)]) == [bare("b", "x", harmful=False)]
+
+
+def test_no_cot_rows_have_an_empty_trace_and_one_refusal(root):
+    kept = bare("b", "x", harmful=False, answer="Yes.")
+    made = no_cot([*(bare(str(i), "x", reasoning="hm") for i in range(9)), kept])
+    assert {r["reasoning"] for r in made[:-1]} == {""}
+    assert len({r["answer"] for r in made[:-1]}) == 1
+    assert find_refusal(made[0]["answer"], read_yaml(root / "prompts/refusal_phrases.yaml"))
+    assert made[-1] == kept
 
 
 def test_safety_reasoning_is_short_and_repeats_six_words_at_most():

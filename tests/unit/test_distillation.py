@@ -57,3 +57,14 @@ def test_rows_keep_their_questions_and_lose_what_the_teacher_could_not_answer():
         "tokens": {"prompt": 15, "generated": 21},
     }
     assert [(r.id, r.messages[0]["content"], r.seed) for r in build_requests(rows, 4)][:1] == [("a", "a?", 4)]
+
+
+def test_an_instruction_stands_in_the_request_and_never_in_the_row():
+    rows = [{"id": "a", "prompt": "a?", "reasoning": "", "answer": "", "harmful": True}]
+    ask = {"role": "user", "content": "a?"}
+    assert build_requests(rows)[0].messages == build_requests(rows, delivery="system")[0].messages == [ask]
+    assert build_requests(rows, 0, "Be kind.")[0].messages == [{"role": "user", "content": "Be kind.\n\na?"}]
+    assert build_requests(rows, 0, "Be kind.", "system")[0].messages == [{"role": "system", "content": "Be kind."}, ask]
+    own = ThinkingFormat("<|im_start|>think\n", "\n<|im_start|>answer\n")
+    distilled, _ = assemble(rows, [said("<|im_start|>think\nhm\n<|im_start|>answer\nNo.")], own, "drop")
+    assert distilled == [{**rows[0], "reasoning": "hm", "answer": "No."}]
