@@ -5,7 +5,7 @@ import re
 import threading
 
 NUMBER = r"(?:(?<![\w)\]}])-)?\d[\d,]*(?:\.\d+)?"  # in 5-3 the sign is a subtraction
-FENCED = re.compile(r"```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 SECONDS = 5  # an answer such as 9^{9^{9^9}} would keep sympy busy for ever
 
 

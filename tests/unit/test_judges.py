@@ -604,7 +604,9 @@ def test_a_judge_that_runs_here_may_have_an_engine_of_its_own(root):
 
 def test_a_judge_of_probabilities_runs_with_transformers_whatever_the_study_generates_with(root):
     found = study(root, kind="llama_guard_first_token", model="organism", options={"unsafe_threshold": 0.3})
-    assert found.engine_spec("organism")["backend"] == "auto"
+    compute = found.config.compute.model_copy(update={"engine": "vllm"})
+    found.config = found.config.model_copy(update={"compute": compute})
+    assert found.engine_spec("organism")["backend"] == "vllm"
     assert found.judge_spec("guard")["engine"]["backend"] == "transformers"
 
 
