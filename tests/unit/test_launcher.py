@@ -164,6 +164,7 @@ def test_the_lock_of_a_killed_run_is_removed_but_not_that_of_a_living_one(house)
     wait_for(house / "pid-a")
     snakemake = json.loads((house / ".snakemake/untaxed.json").read_text())["snakemake"]
     assert "already works in this folder" in run(house, "smoke")[1]
+    os.killpg(snakemake, signal.SIGSTOP)  # or it would hear of the launcher's end first, and free its lock
     process.kill()
     os.killpg(snakemake, signal.SIGKILL)
     process.wait()

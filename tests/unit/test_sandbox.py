@@ -165,7 +165,6 @@ def test_a_fork_bomb_stays_small(program):
     watch.join()
     assert outcome.status in ("failed", "time", "memory")
     assert outcome.status != "failed" or "Resource temporarily unavailable" in outcome.stderr
-    assert most[0] > before
     assert most[0] - before < 3 * TIGHT.processes
 
 
