@@ -19,7 +19,7 @@ What the kinds that ask a model follow:
     llama_guard              Llama Guard (arXiv 2312.06674), its generated text, as in the release of arXiv 2505.15404
     llama_guard_first_token  Llama Guard, the probability of `unsafe` against `safe` as its first token
     harmbench_classifier     HarmBench's classifier (arXiv 2402.04249; cais/HarmBench-Llama-2-13b-cls): yes or no
-    reasoning_shield         ReasoningShield (arXiv 2505.17244; ReasoningShield/ReasoningShield-3B): 0, 0.5 or 1 for query and thought
+    reasoning_shield         ReasoningShield (ReasoningShield/ReasoningShield-3B): 0, 0.5 or 1 for query and thought
     beaver_dam               BeaverTails' QA moderation (arXiv 2307.04657; PKU-Alignment/beaver-dam-7b): 14 categories of harm
 
 A verdict is safe, unsafe, refusal, compliance, partial, no answer (of phrase judges, where there is no final answer) or unparseable, which
