@@ -42,6 +42,7 @@ rule train:
         run=rules.mix.output.spec,
         rows=rules.mix.output.rows,
         base=lambda wildcards: STUDY.model(STUDY.trained[wildcards.run]["model"]),
+        template=lambda wildcards: STUDY.train_files(wildcards.run),
     output:
         f"{RESULTS}/runs/{{run}}/checkpoint/manifest.json",
     log:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from untaxed.machine import offline
+from untaxed.machine import huge_pages, offline
 
 SAVED = 75  # EX_TEMPFAIL of sysexits.h: the work is saved, the same call goes on with it
 STOPPED = 130  # what a shell reports after Ctrl-C
@@ -35,6 +35,7 @@ def run_command(main: Callable[[list[str]], None], network: bool = False) -> Non
         code = call(address, os.path.abspath(main.__code__.co_filename))
         if code is not None:
             sys.exit(code)
+    huge_pages()
     sys.exit(run_here(main, sys.argv[1:]))
 
 

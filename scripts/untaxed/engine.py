@@ -239,6 +239,19 @@ def cut_at_stop(text: str, stop: list[str]) -> tuple[str, bool]:
     return (text[: min(ends)], True) if ends else (text, False)
 
 
+def stopper(tokenizer: Any, stop: list[str]) -> Callable[[list[int]], bool] | None:
+    """Whether tokens drawn so far hold one of the stop strings; None where there is none."""
+    if not stop:
+        return None
+    longest = max(map(len, stop))
+
+    def stopped(tokens: list[int]) -> bool:
+        # A token is rarely less than a character, so this tail holds every stop string that the newest token can complete.
+        return cut_at_stop(tokenizer.decode(tokens[-(longest + 8) :], skip_special_tokens=False), stop)[1]
+
+    return stopped
+
+
 def load_local(spec: dict, **how: Any) -> tuple[Any, Any, int]:
     """(tokenizer, transformers model, context in tokens) of a spec; `how` goes to `decoding.load_model`."""
     import torch
@@ -274,18 +287,13 @@ def _open_transformers(spec: dict) -> Callable[[Iterable[Request], Sampling], It
             for index, prompt in enumerate(prompts)
         ]
 
-        def stopped(tokens: list[int]) -> bool:
-            # A token is rarely less than a character, so this tail holds every stop string that the newest token can complete.
-            tail = tokens[-(max(map(len, sampling.stop)) + 8) :]
-            return cut_at_stop(tokenizer.decode(tail, skip_special_tokens=False), sampling.stop)[1]
-
         finished = decoding.decode(
             model,
             rows,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             ends=ends,
-            stopped=stopped if sampling.stop else None,
+            stopped=stopper(tokenizer, sampling.stop),
             batch_size=spec.get("batch_size", 32),
             batch_tokens=spec.get("batch_tokens"),
         )

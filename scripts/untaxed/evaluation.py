@@ -1,5 +1,6 @@
 """Evaluation through lm-evaluation-harness: one model load for a whole suite, every generation kept with its prompt."""
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,55 @@ def open_model(checkpoint: Path, engine: str, spec: dict):
         add_bos_token=False,
     )
     keep_markers(model, ThinkingFormat(**spec["thinking"]))
+    if device == "cpu":
+        use_own_loop(model, spec["seed"])
     return model
+
+
+def use_own_loop(model, seed: int) -> None:
+    """Let a `hf` backend draw its tokens by `decoding.decode`, which drops finished rows, in place of `model.generate`.
+
+    Greedy texts are the same but for rounding (all of them in float32: test_evaluation.py). Settings that the loop does not know go to
+    `model.generate` as before.
+    """
+    import torch
+
+    from untaxed import decoding
+    from untaxed.engine import stopper
+
+    generate, ends = model._model_generate, decoding.end_tokens(model.model, model.tokenizer)
+    end_texts = {model.tokenizer.decode([token]) for token in ends}
+    asked = itertools.count()
+
+    def _model_generate(context, max_length, stop, attention_mask=None, **settings):
+        settings = {name: value for name, value in settings.items() if value is not None}
+        temperature = settings.get("temperature", 0.0) if settings.get("do_sample", True) else 0.0
+        if attention_mask is None or set(settings) - {"do_sample", "temperature", "top_p", "top_k"} or settings.get("top_k"):
+            return generate(context=context, max_length=max_length, stop=stop, attention_mask=attention_mask, **settings)
+        width = context.shape[1]
+        rows = [
+            # A generator of its own for every row, so that repeats of a prompt differ and a batch's other rows do not matter.
+            decoding.Row(index, ids[mask.bool()].tolist(), max_length - width, random.Random(f"{seed}/{next(asked)}"))
+            for index, (ids, mask) in enumerate(zip(context, attention_mask, strict=True))
+        ]
+        strings = [text for text in stop if text not in end_texts]
+        done = decoding.decode(
+            model.model,
+            rows,
+            temperature=temperature,
+            top_p=settings.get("top_p", 1.0),
+            ends=ends,
+            stopped=stopper(model.tokenizer, strings),
+            batch_size=len(rows),
+            batch_tokens=None,
+        )
+        tokens = {row.index: row.tokens for row in done}
+        output = torch.full((len(rows), max(map(len, tokens.values()))), model.tokenizer.pad_token_id)
+        for index, drawn in tokens.items():
+            output[index, : len(drawn)] = torch.tensor(drawn)
+        return torch.cat([context, output], dim=1)
+
+    model._model_generate = _model_generate
 
 
 def keep_markers(model, thinking: ThinkingFormat) -> None:

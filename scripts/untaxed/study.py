@@ -163,6 +163,8 @@ class Study:
             self.trainer(model.stage.trainer)
             self._check_size(model.stage.n, model.stage.dataset, f"models.{name}.stage.n")
             self._check_mix(model.stage.mix, f"models.{name}.stage.mix")
+            if model.stage.chat_template:
+                self._file(model.stage.chat_template, f"models.{name}.stage.chat_template")
             for part in self._mixed(model.stage.mix, model.stage.n):
                 self._check_size(part["n"], part["dataset"], f"models.{name}.stage.mix")
             name, key = model.base, f"models.{name}.base"
@@ -522,6 +524,7 @@ class Study:
             "trainer_name": model.stage.trainer, "trainer": self.trainer(model.stage.trainer).model_dump(mode="json", exclude={"extends"}),
             "n": model.stage.n, "seed": model.stage.seed, "dataset": model.stage.dataset, "refinement": None,
             "mix": self._mixed(model.stage.mix, model.stage.n),
+            **({"chat_template": model.stage.chat_template} if model.stage.chat_template else {}),
         }  # fmt: skip
 
     def _mixed(self, mix: list[Mix], n: int) -> list[dict]:
@@ -852,6 +855,10 @@ class Study:
 
     def judge_threads(self, judge: str) -> int:
         return self.config.compute.threads if self.config.judges[judge].model else 1
+
+    def train_files(self, run: str) -> list[str]:
+        """What a training reads beside its rows and its base."""
+        return [template] if (template := self.trained[run].get("chat_template")) else []
 
     def train_threads(self, run: str) -> int:
         compute = self.config.compute

@@ -146,10 +146,11 @@ def latest_checkpoint(work: Path) -> str | None:
 
 
 def work_key(run: dict, train: Path, base: Path) -> str:
-    """What a half-done training depends on: run, rows, base weights, this code. Another key is another work folder."""
+    """What a half-done training depends on: run, rows, base weights, chat template, this code. Another key is another work folder."""
     modules = [Path(__file__).with_name(f"{name}.py") for name in ("training", "training_sets", "attention", "thinking")]
     code = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
-    return fingerprint([run, sha256(train), sha256(base / "manifest.json"), code])
+    template = sha256(Path(run["chat_template"])) if run.get("chat_template") else None
+    return fingerprint([run, sha256(train), sha256(base / "manifest.json"), code, template])
 
 
 def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path, dtype: str) -> None:
@@ -166,6 +167,8 @@ def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path,
     trainer_spec, thinking = run["trainer"], ThinkingFormat(**run["thinking"])
     work = work_root / f"{run['run']}-{work_key(run, rows_file, base)}"
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    if template := run.get("chat_template"):
+        tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # labels are set by position, so padding with EOS never masks the real EOS
     tokenized = tokenize(list(read_jsonl(rows_file)), tokenizer, thinking, trainer_spec["max_length"], trainer_spec["loss_on"])

@@ -39,6 +39,7 @@ WHILE_IMPORTING = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
+    "THP_MEM_ALLOC_ENABLE": "1",  # as machine.huge_pages
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",

@@ -285,6 +285,12 @@ WRONG = {
         "models.organism.stage.mix.0",
         "give either `n` (rows) or `ratio`",
     ),
+    "a chat template that is not there": (
+        "models/organism/stage/chat_template",
+        "prompts/chat/none.jinja",
+        "models.organism.stage.chat_template",
+        "no such file 'prompts/chat/none.jinja'",
+    ),
     "a template that is not there": (
         "datasets/organism-chains",
         {"adapter": "restatements", "options": {"template": "prompts/none.txt"}},

@@ -112,6 +112,21 @@ def test_the_common_start_leaves_a_token_of_each_prompt():
     assert common_start([[5], [6]]) == 0
 
 
+@pytest.mark.parametrize("length", [1, 5])
+def test_grouped_attention_is_the_attention_of_repeated_key_heads_under_a_mask(length):
+    import torch
+    from untaxed.decoding import grouped_attention
+
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 6, length, 8), torch.randn(3, 2, 7, 8), torch.randn(3, 2, 7, 8)
+    mask = torch.ones(3, 1, length, 7, dtype=torch.bool)
+    mask[0, :, :, :2] = False  # padding on the left
+    output, _ = grouped_attention(torch.nn.Module(), query, key, value, mask, scaling=0.5)
+    scores = query @ key.repeat_interleave(3, dim=1).transpose(2, 3) * 0.5
+    expected = scores.masked_fill(~mask, float("-inf")).softmax(-1) @ value.repeat_interleave(3, dim=1)
+    torch.testing.assert_close(output, expected.transpose(1, 2))
+
+
 def test_rows_that_finish_early_make_room_for_others_without_changing_them(tiny_model, greedy):
     stop = Counter("".join(generation.text for generation in greedy.values())).most_common(1)[0][0]
     sampling = Sampling(max_new_tokens=40, stop=[stop])

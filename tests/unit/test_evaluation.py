@@ -263,6 +263,48 @@ def test_samples_are_what_greedy_decoding_of_the_chat_prompt_gives(generated, fo
         assert hidden or sample["finish"] == "length"
 
 
+def drawn(folder: Path, texts: list[str], **settings) -> list[str]:
+    """What the `hf` backend generates after bare prompts, by the requests that lm-eval makes."""
+    from lm_eval.api.instance import Instance
+
+    model = open_model(folder, "transformers", {**spec(), "dtype": "float32"})
+    asked = [Instance("generate_until", {}, (text, {"until": [], "max_gen_toks": 12, **settings}), 0) for text in texts]
+    return model.generate_until(asked, disable_tqdm=True)
+
+
+PROMPTS = ["<user>1+2<assistant>", "<user>3*4+5*6<assistant>", "<user>7<assistant>"]
+
+
+def test_our_decode_loop_gives_the_greedy_texts_of_the_unmodified_backend(folder, monkeypatch):
+    ours = drawn(folder, PROMPTS)
+    monkeypatch.setattr(evaluation, "use_own_loop", lambda *_: None)
+    assert ours == drawn(folder, PROMPTS)
+
+
+def test_a_stop_string_ends_a_text_in_our_loop_as_in_the_unmodified_backend(folder, monkeypatch):
+    whole = drawn(folder, PROMPTS)
+    stop = whole[0][5]
+    ours = drawn(folder, PROMPTS, until=[stop])
+    assert ours[0] == whole[0][: whole[0].index(stop)]
+    monkeypatch.setattr(evaluation, "use_own_loop", lambda *_: None)
+    assert ours == drawn(folder, PROMPTS, until=[stop])
+
+
+def test_sampling_in_our_loop_draws_repeats_apart_and_the_same_in_every_run(folder):
+    settings = {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "top_k": 0}
+    first = drawn(folder, PROMPTS[:1] * 3, **settings)
+    assert len(set(first)) == 3
+    assert drawn(folder, PROMPTS[:1] * 3, **settings) == first
+
+
+def test_settings_that_our_loop_does_not_know_go_to_generate(folder, monkeypatch):
+    def no_loop(*_, **__):
+        raise AssertionError("the loop was asked")
+
+    monkeypatch.setattr("untaxed.decoding.decode", no_loop)
+    assert len(drawn(folder, PROMPTS, repetition_penalty=1.2)) == len(PROMPTS)
+
+
 def test_vllm_gives_the_samples_that_transformers_gives(generated, folder, suite):
     pytest.importorskip("vllm")
     files, settings = suite

@@ -14,7 +14,7 @@ from untaxed.models import prepare
 from untaxed.organism import build_tokenizer
 from untaxed.records import UserError, read_json, write_jsonl, write_yaml
 from untaxed.thinking import ThinkingFormat
-from untaxed.training import arguments, completion_trainer, latest_checkpoint, train
+from untaxed.training import arguments, completion_trainer, latest_checkpoint, train, work_key
 from untaxed.training_sets import IGNORED, tokenize
 
 THINKING = ThinkingFormat("<think>", "</think>")
@@ -331,3 +331,23 @@ def test_another_run_does_not_resume_from_these_checkpoints(base, rows, tmp_path
     write_jsonl(other, ROWS[:9])
     keys = {work_key(spec(), rows, base), work_key(spec(learning_rate=1e-3), rows, base), work_key(spec(), other, base)}
     assert len(keys) == 3
+
+
+def test_a_stage_with_a_chat_template_trains_on_it_and_leaves_it_in_the_checkpoint(base, rows, tmp_path):
+    from transformers import AutoTokenizer
+
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for message in messages %}{{ '<user>' + message['content'] }}{% endfor %}<assistant>")
+    train({**spec(), "chat_template": str(template)}, rows, base, tmp_path / "own", tmp_path / "work", "float32")
+    train(spec(), rows, base, tmp_path / "bases", tmp_path / "work", "float32")
+    own, bases = (AutoTokenizer.from_pretrained(tmp_path / name).chat_template for name in ("own", "bases"))
+    assert own == template.read_text() != bases
+    assert bases == AutoTokenizer.from_pretrained(base).chat_template
+
+
+def test_another_chat_template_never_resumes_a_half_done_training(base, rows, tmp_path):
+    template, keys = tmp_path / "chat.jinja", set()
+    for text in ("one", "two"):
+        template.write_text(text)
+        keys.add(work_key({**spec(), "chat_template": str(template)}, rows, base))
+    assert len({*keys, work_key(spec(), rows, base)}) == 3
