@@ -82,7 +82,8 @@ class Stage(Strict):
     """The reasoning stage that makes a model from its base: which rows, how many, what is mixed in, which trainer.
 
     `replicates` trains it that many times, with `seed`, `seed` + 1 and so on: a run starts from the replicate of its own seed (modulo their
-    number), and intervals draw replicates too. `chat_template` is a Jinja file that the model is trained and asked with (default: its base's).
+    number), and intervals draw replicates too. `chat_template`, a Jinja file, is what the model is trained and asked
+    with (default: its base's).
     """
 
     dataset: str
