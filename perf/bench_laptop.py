@@ -113,6 +113,7 @@ def plan(study, folder: Path, parts: list[str], batch: int) -> list[dict]:
             part, f"n={run['n']}", name, None if always else name, base, folder / "rows" / name, output, trainer["learning_rate"], length,
             trainer["batch_size"], trainer["schedule"], trainer["warmup_steps"], trainer["weight_decay"], run["seed"],
             trainer["max_length"], trainer["precision"] == "bf16-mixed",
+            Path(run["chat_template"]).resolve() if "chat_template" in run else "",
         )  # fmt: skip
         return str(output)
 

@@ -16,13 +16,14 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 : > "$times"
 mkdir -p "$logs"
 
-train() { # model rows output learning-rate length-of-training(two words) batch schedule warmup decay seed max-length bf16
-    local length device=()
+train() { # model rows output learning-rate length-of-training(two words) batch schedule warmup decay seed max-length bf16 chat-template
+    local length device=() template=()
+    [ -z "${13:-}" ] || template=(--chat_template_path "${13}")
     read -r -a length <<< "$5"
     command -v nvidia-smi > /dev/null || device=(--use_cpu) # without a GPU its default bf16 is refused otherwise
     trl sft --model_name_or_path "$1" --dataset_name "$2" --output_dir "$3" --learning_rate "$4" "${length[@]}" \
         --per_device_train_batch_size "$6" --lr_scheduler_type "$7" --warmup_steps "$8" --weight_decay "$9" --seed "${10}" \
-        --max_length "${11}" --bf16 "${12}" --save_strategy no --report_to none "${device[@]}"
+        --max_length "${11}" --bf16 "${12}" --save_strategy no --report_to none "${device[@]}" "${template[@]}"
 }
 
 evaluate() { # checkpoint tasks task output device dtype context
