@@ -3,8 +3,8 @@
     python perf/bench_evaluate.py                                        after ./untaxed laptop
     python perf/bench_evaluate.py --part generate --limit 16
 
-generate  tokens per second of `evaluation.evaluate` and of `engine.py`, against `model.generate` of transformers on the very batches that
-          lm-eval made for the evaluation, without its stop strings. Loading does not count; everything else of `evaluate` does.
+generate  tokens per second of `evaluation.evaluate` against the bare engine: `engine.py` on the same prompts, and `model.generate` of
+          transformers, greedy, on the very batches that lm-eval made for the evaluation. Loading does not count; everything else does.
 whole     seconds of one checkpoint's suite: scripts/evaluate.py (one load), in the warm server as `./untaxed` runs it and alone, against
           the usual way: `lm_eval run --model hf --batch_size 8 --log_samples` once per benchmark, on the same rows and threads.
 """
@@ -150,20 +150,21 @@ def generate(checkpoint: Path, rows: dict[str, Path], spec: dict, repeats: int) 
     harness = evaluation.open_model(checkpoint, "transformers", spec)
     evaluation.open_model = lambda *_: harness
     calls: list[dict] = []
-    original = harness.model.generate
+    original = harness._model_generate
 
     def recorded(**call):
-        calls.append({key: value for key, value in call.items() if key != "stopping_criteria"})
+        calls.append({"input_ids": call["context"], "attention_mask": call["attention_mask"], "max_length": call["max_length"]})
         return original(**call)
 
-    harness.model.generate = recorded
+    harness._model_generate = recorded
     samples, _ = evaluation.evaluate(checkpoint, rows, spec)
-    harness.model.generate = original
+    harness._model_generate = original
+    bare_settings = {"do_sample": False, "use_cache": True, "pad_token_id": harness.tokenizer.pad_token_id}
     ends = torch.tensor(sorted({harness.tokenizer.eos_token_id, harness.tokenizer.pad_token_id}))
 
     def bare() -> tuple[float, int]:
         outputs: list = []
-        seconds = timed(lambda: outputs.extend(original(**call).cpu() for call in calls))
+        seconds = timed(lambda: outputs.extend(harness.model.generate(**call, **bare_settings).cpu() for call in calls))
         starts = [call["input_ids"].shape[1] for call in calls for _ in call["input_ids"]]
         rows_out = [row for output in outputs for row in output.reshape(-1, output.shape[-1])]
         return seconds, sum(length(row[start:], ends) for row, start in zip(rows_out, starts, strict=True))
@@ -200,7 +201,7 @@ def generate(checkpoint: Path, rows: dict[str, Path], spec: dict, repeats: int) 
     record = {"tokens_per_second": speeds, "tokens": tokens, "ratios": ratios, "prompts": len(samples)}
     found = [
         target("evaluate / model.generate on the same batches, tokens per second", ratios["evaluate"], 0.9),
-        target("evaluate / engine.py, which makes its own batches", ratios["evaluate"] / ratios["engine"], 0.9),
+        target("evaluate / engine.py on the same prompts", ratios["evaluate"] / ratios["engine"], 0.9),
     ]
     return record, found, text
 

@@ -1,7 +1,7 @@
 """Evaluation through lm-evaluation-harness: one model load for a whole suite, every generation kept with its prompt."""
 
-import itertools
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,11 @@ def open_model(checkpoint: Path, engine: str, spec: dict):
     if engine == "vllm":
         options = dict(spec.get("vllm") or {})
         use_vllm(options.pop("kv_cache_gib", None))
-        from lm_eval.models.vllm_causallms import VLLM
+        try:
+            import vllm  # noqa: F401  lm-eval's own message comes after its imports and names no key
+            from lm_eval.models.vllm_causallms import VLLM
+        except ImportError as error:
+            raise UserError(f"compute.engine: vllm cannot be imported ({error}); install it, or set compute.engine to transformers") from None
 
         return VLLM(
             pretrained=str(checkpoint),
@@ -104,7 +108,12 @@ def use_own_loop(model, seed: int) -> None:
 
     generate, ends = model._model_generate, decoding.end_tokens(model.model, model.tokenizer)
     end_texts = {model.tokenizer.decode([token]) for token in ends}
-    asked = itertools.count()
+    asked: Counter = Counter()
+
+    def draws(ids: list[int]) -> random.Random:
+        """Random numbers of the next time that a prompt is asked, whatever else is asked or was cached: repeats differ, a resumed job does not."""
+        asked[tuple(ids)] += 1
+        return random.Random(f"{seed}/{asked[tuple(ids)]}/{ids}")
 
     def _model_generate(context, max_length, stop, attention_mask=None, **settings):
         settings = {name: value for name, value in settings.items() if value is not None}
@@ -112,11 +121,8 @@ def use_own_loop(model, seed: int) -> None:
         if attention_mask is None or set(settings) - {"do_sample", "temperature", "top_p", "top_k"} or settings.get("top_k"):
             return generate(context=context, max_length=max_length, stop=stop, attention_mask=attention_mask, **settings)
         width = context.shape[1]
-        rows = [
-            # A generator of its own for every row, so that repeats of a prompt differ and a batch's other rows do not matter.
-            decoding.Row(index, ids[mask.bool()].tolist(), max_length - width, random.Random(f"{seed}/{next(asked)}"))
-            for index, (ids, mask) in enumerate(zip(context, attention_mask, strict=True))
-        ]
+        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(context, attention_mask, strict=True)]
+        rows = [decoding.Row(index, ids, max_length - width, draws(ids)) for index, ids in enumerate(prompts)]
         strings = [text for text in stop if text not in end_texts]
         done = decoding.decode(
             model.model,
@@ -186,15 +192,21 @@ def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | 
     tasks = {name: make_task(name, spec["benchmarks"][name], chosen[name]) for name in chosen}
     model = open_model(checkpoint, spec["engine"], spec)
     set_seed(spec["seed"])
-    # lm-eval's `simple_evaluate` around this call first reads the thousands of task files it ships and asks pip what is installed,
-    # which takes longer than a small suite.
-    results = run_tasks(
-        lm=CachingLM(model, f"{cache}_rank0.db") if cache else model,
-        task_dict={"tasks": tasks, "groups": {}},
-        apply_chat_template=True,
-        log_samples=True,
-        bootstrap_iters=0,
-    )
+    lm = CachingLM(model, str(cache_file(cache, checkpoint, spec))) if cache else model
+    results: dict[str, dict] = {"samples": {}, "results": {}, "versions": {}}
+    # What a cache keeps it keeps after each call, so a suite that may have to go on asks one benchmark a call; else all fill one batch.
+    for names in [[name] for name in tasks] if cache else [list(tasks)]:
+        # lm-eval's `simple_evaluate` around this call first reads the thousands of task files it ships and asks pip what is installed,
+        # which takes longer than a small suite.
+        found = run_tasks(
+            lm=lm,
+            task_dict={"tasks": {name: tasks[name] for name in names}, "groups": {}},
+            apply_chat_template=True,
+            log_samples=True,
+            bootstrap_iters=0,
+        )
+        for part, entries in results.items():
+            entries.update(found[part])
     samples = []
     for name, picked in chosen.items():
         by_id = {row["id"]: row for row in picked}

@@ -13,7 +13,7 @@ from untaxed.config import load, merge
 from untaxed.evaluation import evaluate, keep_markers, make_task, open_model
 from untaxed.models import prepare
 from untaxed.organism import build_tokenizer, chains
-from untaxed.records import UserError, read_jsonl, read_yaml, write_jsonl
+from untaxed.records import UserError, read_jsonl, read_yaml, write_json, write_jsonl
 from untaxed.sandbox import refusal
 from untaxed.thinking import ThinkingFormat
 
@@ -61,8 +61,9 @@ def canned(monkeypatch, tmp_path):
 
         loglikelihood_rolling = loglikelihood
 
-    def run(task: str, cases: list[tuple], cache: Path | None = None, **changes) -> tuple[list[dict], dict, Canned]:
+    def run(task: str, cases: list[tuple], cache: Path | None = None, weights: str = "1", **changes) -> tuple[list[dict], dict, Canned]:
         """`cases` are (target, texts)."""
+        write_json(tmp_path / "manifest.json", {"weights_sha256": weights})
         rows = [row(f"item-{index}", target) for index, (target, _) in enumerate(cases)]
         write_jsonl(tmp_path / "rows.jsonl", rows)
         model = Canned({f"prompt of item-{index}": texts for index, (_, texts) in enumerate(cases)})
@@ -212,6 +213,45 @@ def test_the_cache_answers_what_a_killed_job_had_asked(canned, tmp_path):
     again, _, idle = canned("chain_sum.yaml", cases, cache=tmp_path / "work/cache")
     assert first == again
     assert (len(model.asked), len(idle.asked)) == (2, 0)
+    _, _, retrained = canned("chain_sum.yaml", cases, cache=tmp_path / "work/cache", weights="2")
+    assert len(retrained.asked) == 2
+    kept = {path for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    assert {path.parent for path in kept} == {tmp_path / "work/cache"}  # the folder that the command removes at the end
+
+
+def test_a_suite_that_may_go_on_keeps_each_benchmark_as_it_ends(folder, suite, tmp_path, monkeypatch):
+    files, settings = suite
+    whole, scores = evaluate(folder, files, settings)
+    real, asked = evaluation.open_model, []
+
+    def counted(stop_after: int | None):
+        def open_model(*arguments):
+            model = real(*arguments)
+            generate = model.generate_until
+
+            def generate_until(requests, disable_tqdm=False):
+                if len(asked) == stop_after:
+                    raise KeyboardInterrupt
+                asked.append(len(requests))
+                return generate(requests, disable_tqdm=disable_tqdm)
+
+            model.generate_until = generate_until
+            return model
+
+        return open_model
+
+    monkeypatch.setattr(evaluation, "open_model", counted(1))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(folder, files, settings, tmp_path / "cache")
+    monkeypatch.setattr(evaluation, "open_model", counted(None))
+    assert evaluate(folder, files, settings, tmp_path / "cache") == (whole, scores)
+    assert asked == [9, 2]
+
+
+def test_a_study_that_asks_for_a_missing_vllm_is_told_the_key(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match=r"compute\.engine: vllm cannot be imported"):
+        open_model(folder, "vllm", {**spec(), "vllm": {}})
 
 
 def test_the_cache_never_answers_a_repeat(canned, tmp_path):
