@@ -26,6 +26,7 @@ rule measure_shift:
         ),
         runtime=STUDY.config.compute.runtime,
     params:
+        start=lambda wildcards, resources: launcher(resources),
         spec=lambda wildcards: json.dumps(STUDY.shift_spec(wildcards.run)),
         base=lambda wildcards, input: folder(input.base),
         checkpoint=lambda wildcards, input: folder(input.checkpoint),
@@ -33,7 +34,7 @@ rule measure_shift:
     message:
         "Measure the distribution shift of {wildcards.run}"
     shell:
-        "python scripts/measure_shift.py --spec {params.spec:q} --base-model {params.base} --checkpoint {params.checkpoint}"
+        "{params.start} scripts/measure_shift.py --spec {params.spec:q} --base-model {params.base} --checkpoint {params.checkpoint}"
         " --encoder {params.encoder} --base-samples {input.base_samples} --samples {input.samples} --train {input.rows}"
         " --output {output} > {log} 2>&1"
 

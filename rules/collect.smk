@@ -65,8 +65,9 @@ rule rulegraph:
         mem_mb=500,
         runtime=5,
     params:
+        python=sys.executable,  # Snakemake is in no stage's environment
         overlays=["--configfile", *map(str, FILES[1:])] if FILES[1:] else [],
     message:
         "Draw the rules of this workflow"
     shell:
-        "(snakemake --nolock --rulegraph dot {params.overlays:q} | dot -Tsvg > {output}) 2> {log}"
+        "({params.python} -m snakemake --nolock --rulegraph dot {params.overlays:q} | dot -Tsvg > {output}) 2> {log}"

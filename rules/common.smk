@@ -8,6 +8,7 @@ from datetime import date
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
+from untaxed.machine import visible_gpus
 from untaxed.config import in_order, load_or_exit
 from untaxed.records import UserError
 
@@ -55,10 +56,16 @@ def folder(path):
     return os.path.dirname(str(path))
 
 
-def train_launcher():
-    """What starts a training; one that asks for no GPU in a study that has some must not use one."""
-    hidden = "env CUDA_VISIBLE_DEVICES= " if STUDY.gpus and not STUDY.train_gpus else ""
-    return hidden + STUDY.launcher()
+def launcher(resources, start="python"):
+    """What starts a job: on a machine with several GPUs it gets its own; one that asks for none in a study that has some sees none."""
+    count = getattr(resources, "gpu", 0)
+    if STUDY.gpus and not count:
+        return f"env CUDA_VISIBLE_DEVICES= {start}"
+    return (
+        f"python scripts/on_gpus.py {count} {start}"
+        if count and visible_gpus() > 1
+        else start
+    )
 
 
 def verdict_counts(wildcards, output):

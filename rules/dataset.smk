@@ -69,13 +69,14 @@ rule distil:
         ),
         runtime=STUDY.config.compute.runtime,
     params:
+        start=lambda wildcards, resources: launcher(resources),
         spec=lambda wildcards: json.dumps(STUDY.teacher_spec(wildcards.dataset)),
         model=lambda wildcards, input: folder(input.model),
         work=f"{RESULTS}/work/distil-{{dataset}}.jsonl",
     message:
         "Distil {wildcards.dataset} from its teacher"
     shell:
-        "python scripts/distil.py --spec {params.spec:q} --rows {input.rows} --model {params.model}"
+        "{params.start} scripts/distil.py --spec {params.spec:q} --rows {input.rows} --model {params.model}"
         " --output {output.rows} --report {output.report} --work-file {params.work} > {log} 2>&1"
 
 

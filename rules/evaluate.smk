@@ -27,6 +27,7 @@ rule evaluate:
         ),
         runtime=STUDY.config.compute.runtime,
     params:
+        start=lambda wildcards, resources: launcher(resources),
         spec=lambda wildcards: json.dumps(STUDY.evaluation_spec(wildcards.run)),
         checkpoint=lambda wildcards, input: folder(input.checkpoint),
         rows=pairs(
@@ -44,5 +45,5 @@ rule evaluate:
     message:
         "Evaluate {wildcards.run}"
     shell:
-        "python scripts/evaluate.py --spec {params.spec:q} --checkpoint {params.checkpoint} {params.rows:q} {params.cache:q}"
+        "{params.start} scripts/evaluate.py --spec {params.spec:q} --checkpoint {params.checkpoint} {params.rows:q} {params.cache:q}"
         " --samples {output} > {log} 2>&1"

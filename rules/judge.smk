@@ -24,6 +24,7 @@ rule judge:
         mem_mb=lambda wildcards: STUDY.judge_memory(wildcards.judge),
         runtime=STUDY.config.compute.runtime,
     params:
+        start=lambda wildcards, resources: launcher(resources),
         spec=lambda wildcards: json.dumps(STUDY.judge_spec(wildcards.judge)),
         model=lambda wildcards, input: (
             ["--model", folder(input.model[0])] if input.model else []
@@ -32,7 +33,7 @@ rule judge:
     message:
         "Judge the samples of {wildcards.run} with {wildcards.judge}"
     shell:
-        "python scripts/judge.py --spec {params.spec:q} --samples {input.samples} {params.model:q} {params.work:q} --output {output} > {log} 2>&1"
+        "{params.start} scripts/judge.py --spec {params.spec:q} --samples {input.samples} {params.model:q} {params.work:q} --output {output} > {log} 2>&1"
 
 
 use rule judge as judge_phrases with:  # apart, since it takes an instant: a mean over both would tell nothing of either
@@ -71,6 +72,7 @@ rule judge_agreement:
         mem_mb=lambda wildcards: STUDY.judge_memory(wildcards.judge),
         runtime=STUDY.config.compute.runtime,
     params:
+        start=lambda wildcards, resources: launcher(resources),
         spec=lambda wildcards: json.dumps(STUDY.judge_spec(wildcards.judge)),
         model=lambda wildcards, input: (
             ["--model", folder(input.model[0])] if input.model else []
@@ -82,5 +84,5 @@ rule judge_agreement:
     message:
         "Measure {wildcards.judge} against human labels"
     shell:
-        "python scripts/judge_agreement.py --spec {params.spec:q} --labelled {params.labelled}/*.csv --label {params.label}"
+        "{params.start} scripts/judge_agreement.py --spec {params.spec:q} --labelled {params.labelled}/*.csv --label {params.label}"
         " {params.model:q} {params.limit:q} {params.work:q} --output {output} > {log} 2>&1"

@@ -23,6 +23,7 @@ rule rewrite:
         mem_mb=lambda wildcards: STUDY.memory(wildcards.model, "generate"),
         runtime=STUDY.config.compute.runtime,
     params:
+        start=lambda wildcards, resources: launcher(resources),
         spec=lambda wildcards: json.dumps(
             STUDY.rewrite_spec(
                 wildcards.dataset, wildcards.model, wildcards.refinement
@@ -33,7 +34,7 @@ rule rewrite:
     message:
         "Rewrite {wildcards.dataset} with {wildcards.model} ({wildcards.refinement})"
     shell:
-        "python scripts/rewrite.py --spec {params.spec:q} --rows {input.rows} --model {params.model}"
+        "{params.start} scripts/rewrite.py --spec {params.spec:q} --rows {input.rows} --model {params.model}"
         " --output {output} --work-file {params.work} > {log} 2>&1"
 
 

@@ -66,10 +66,10 @@ rule train:
         dtype=lambda wildcards: STUDY.config.models[
             STUDY.trained[wildcards.run]["model"]
         ].dtype,
-        launch=lambda wildcards: train_launcher(),
+        start=lambda wildcards, resources: launcher(resources, STUDY.launcher()),
         work=f"{RESULTS}/work",
     message:
         "Train {wildcards.run}"
     shell:
-        "{params.launch} scripts/train.py --run {input.run} --train {input.rows} --base {params.base}"
+        "{params.start} scripts/train.py --run {input.run} --train {input.rows} --base {params.base}"
         " --output {params.folder} --work {params.work} --dtype {params.dtype} > {log} 2>&1"

@@ -63,7 +63,9 @@ def open_model(checkpoint: Path, engine: str, spec: dict):
             import vllm  # noqa: F401  lm-eval's own message comes after its imports and names no key
             from lm_eval.models.vllm_causallms import VLLM
         except ImportError as error:
-            raise UserError(f"compute.engine: vllm cannot be imported ({error}); install it, or set compute.engine to transformers") from None
+            raise UserError(
+                f"compute.engine: vllm cannot be imported ({error}); install it, or set compute.engine to transformers"
+            ) from None
 
         return VLLM(
             pretrained=str(checkpoint),
@@ -111,7 +113,7 @@ def use_own_loop(model, seed: int) -> None:
     asked: Counter = Counter()
 
     def draws(ids: list[int]) -> random.Random:
-        """Random numbers of the next time that a prompt is asked, whatever else is asked or was cached: repeats differ, a resumed job does not."""
+        """Random numbers of the next time that a prompt is asked: repeats differ, and what else is asked or was cached does not matter."""
         asked[tuple(ids)] += 1
         return random.Random(f"{seed}/{asked[tuple(ids)]}/{ids}")
 

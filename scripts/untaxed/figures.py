@@ -237,11 +237,6 @@ def record_of(point: Estimate | None, **fields: Any) -> dict[str, Any]:
     return fields | known
 
 
-def percent_range(point: Estimate) -> tuple[float, float]:
-    """Ends of the interval in percent; the value where there is none."""
-    return tuple(100 * (point.value if end is None else end) for end in (point.low, point.high))
-
-
 def data_axis(axes: "Axes", which: str, ends: Sequence[float], least: float = 30) -> None:
     """Limits around the data in percent, at least `least` points apart and within 0–100 but for a margin."""
     low, high = min(ends, default=0.0), max(ends, default=100.0)

@@ -1,6 +1,10 @@
 """What this machine offers a job: threads, an accelerator, a seed for every library."""
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def use_threads() -> None:
@@ -25,17 +29,59 @@ def installed_gpus() -> int:
     return sum(name.startswith("nvidia") and name[len("nvidia") :].isdigit() for name in os.listdir("/dev"))
 
 
-def visible_gpus() -> int:
-    """How many of them a job may use, by CUDA_VISIBLE_DEVICES, without importing torch (the planner asks at every start)."""
+def gpu_names() -> list[str]:
+    """The GPUs that a job may use, as CUDA_VISIBLE_DEVICES names them, without importing torch (the planner asks at every start)."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
-        return installed_gpus()
-    count = 0
+        return [str(number) for number in range(installed_gpus())]
+    names = []
     for name in map(str.strip, named.split(",")):
         if not name or name.startswith("-"):  # CUDA sees none after it
             break
-        count += 1
-    return min(count, installed_gpus())
+        names.append(name)
+    return names[: installed_gpus()]
+
+
+def visible_gpus() -> int:
+    """How many GPUs a job may use."""
+    return len(gpu_names())
+
+
+def take_gpus(count: int, folder: "Path | None" = None, wait_s: float = 1.0) -> list[str]:
+    """Wait until `count` of the visible GPUs are free, and take them until this process and all that it starts have ended.
+
+    A GPU is taken while somebody holds the lock on its file in `folder` (default: one for this user and batch job). Raises UserError when
+    there are fewer.
+    """
+    import fcntl
+    import tempfile
+    import time
+    from pathlib import Path
+
+    from untaxed.records import UserError  # here, because it brings PyYAML along, and the launcher reads this module without
+
+    names = gpu_names()
+    if count > len(names):
+        raise UserError(f"compute.gpus, compute.train_gpus: a job asks for {count} GPUs of {len(names)} on this machine; lower them")
+    where = folder or Path(tempfile.gettempdir()) / f"untaxed-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'here')}"
+    where.mkdir(mode=0o700, exist_ok=True)
+    while True:
+        held: dict[str, int] = {}
+        for name in names:
+            lock = os.open(where / name, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                continue
+            held[name] = lock
+            if len(held) == count:
+                for lock in held.values():
+                    os.set_inheritable(lock, True)
+                return list(held)
+        for lock in held.values():  # all or none: two jobs that each hold a part would wait for each other
+            os.close(lock)
+        time.sleep(wait_s)
 
 
 def has_gpu() -> bool:

@@ -98,6 +98,7 @@ class Study:
             self._check_experiment(experiment)
         self._check_evaluation()
         self._check_parts()
+        self._check_engine()
         self._check_results()
 
     def _check_selection(self) -> None:
@@ -130,7 +131,7 @@ class Study:
             self._check_model(model, f"{key}.models")
         for trainer in experiment.trainers:
             self._named("trainers", trainer, f"{key}.trainers")
-            self.trainer(trainer)
+            self._check_trainer(trainer)
         for recipe in experiment.recipes:
             self._named("recipes", recipe, f"{key}.recipes")
             resolved = self.recipe(recipe)
@@ -160,7 +161,7 @@ class Study:
                 self._fail(f"models.{name}.stage", "a model with a `base` needs the reasoning stage that makes it")
             self._check_dataset(model.stage.dataset, f"models.{name}.stage.dataset")
             self._named("trainers", model.stage.trainer, f"models.{name}.stage.trainer")
-            self.trainer(model.stage.trainer)
+            self._check_trainer(model.stage.trainer)
             self._check_size(model.stage.n, model.stage.dataset, f"models.{name}.stage.n")
             self._check_mix(model.stage.mix, f"models.{name}.stage.mix")
             if model.stage.chat_template:
@@ -168,6 +169,16 @@ class Study:
             for part in self._mixed(model.stage.mix, model.stage.n):
                 self._check_size(part["n"], part["dataset"], f"models.{name}.stage.mix")
             name, key = model.base, f"models.{name}.base"
+
+    def _check_trainer(self, name: str) -> None:
+        """What would end a training only after all that is made before it."""
+        trainer, processes = self.trainer(name), max(1, self.train_gpus)
+        micro = trainer.micro_batch_size or max(1, trainer.batch_size // processes)
+        if trainer.batch_size % (micro * processes):
+            given = f"micro_batch_size {micro}" + (f" on {processes} GPUs" if processes > 1 else "")
+            self._fail(f"trainers.{name}.batch_size", f"{trainer.batch_size} is no multiple of {given}; change one, or compute.train_gpus")
+        if trainer.lora_rank and trainer.sharding == "fsdp" and processes > 1:
+            self._fail(f"trainers.{name}.lora_rank", "low-rank updates cannot be merged into sharded weights; set sharding to none")
 
     def _check_size(self, n: int, dataset: str, key: str) -> None:
         """Refuse more rows than a dataset is certain to lack: filters and decontamination may still leave fewer than its source has."""
@@ -307,6 +318,11 @@ class Study:
                 kind = getattr(self.config, catalogue)[name].kind
                 if kind not in kinds:
                     self._fail(f"{catalogue}.{name}.kind", f"no kind of {catalogue[:-1]} is called {kind!r}; {nearest(kind, kinds)}")
+
+    def _check_engine(self) -> None:
+        shards = self.config.compute.vllm.tensor_parallel_size or 1
+        if self.gpus and shards > self.gpus:
+            self._fail("compute.vllm.tensor_parallel_size", f"{shards} GPUs for a job that is given compute.gpus: {self.gpus}; change one")
 
     def _check_evaluation(self) -> None:
         config = self.config

@@ -122,7 +122,7 @@ def arguments(trainer: dict, seed: int, work: Path, processes: int) -> dict:
         "bf16": trainer["precision"] == "bf16-mixed",
         "use_cpu": not torch.cuda.is_available(),
         "gradient_checkpointing": trainer["gradient_checkpointing"],
-        "fsdp": "full_shard auto_wrap" if trainer["sharding"] == "fsdp" else None,
+        "fsdp": "full_shard auto_wrap" if trainer["sharding"] == "fsdp" and processes > 1 else None,  # one process has nothing to share out
         "seed": seed,
         "data_seed": seed,
         "save_strategy": "no",

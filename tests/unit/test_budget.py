@@ -34,7 +34,7 @@ SMALL = {
         "start": {"kind": "organism", "parameters": 1e6, "dtype": "bfloat16"},
         "base": {"base": "start", "stage": {"dataset": "test", "n": 25, "trainer": "fast"}, "parameters": 1e6, "dtype": "bfloat16"},
     },
-    "trainers": {"fast": {"epochs": 2, "batch_size": 5}},
+    "trainers": {"fast": {"epochs": 2, "batch_size": 4}},
     "refinements": {"dgr": {"pieces": ["answer"]}},
     "recipes": {
         "plain": {"dataset": "refusals"},
@@ -162,8 +162,8 @@ def test_a_start_keeps_every_gpu_of_the_job_waiting(root: Path) -> None:
 
 def test_a_number_of_steps_replaces_the_epochs(root: Path) -> None:
     study = load(merge(SMALL, {"trainers": {"fast": {"steps": 7}}}), root)
-    # 7 steps x 5 rows of 40 tokens, for both sizes; DGR rows have 60
-    assert stage_hours(study)["train"] == pytest.approx(7 * 5 * (40 + 40 + 60) / 50 / 3600)
+    # 7 steps x 4 rows of 40 tokens, for both sizes; DGR rows have 60
+    assert stage_hours(study)["train"] == pytest.approx(7 * 4 * (40 + 40 + 60) / 50 / 3600)
 
 
 def test_a_benign_mix_is_trained_on_too(root: Path) -> None:

@@ -297,6 +297,24 @@ WRONG = {
         "datasets.organism-chains",
         "no such file 'prompts/none.txt'",
     ),
+    "a batch that the GPUs cannot share": (
+        "compute",
+        {"gpus": 1, "train_gpus": 3},
+        "trainers.organism-stage.batch_size",
+        "64 is no multiple of micro_batch_size 21 on 3 GPUs",
+    ),
+    "a batch that is no multiple of its parts": (
+        "trainers/organism-stage/micro_batch_size",
+        7,
+        "trainers.organism-stage.batch_size",
+        "64 is no multiple of micro_batch_size 7",
+    ),
+    "an engine spread over more GPUs than a job has": (
+        "compute",
+        {"gpus": 1, "vllm": {"tensor_parallel_size": 2}},
+        "compute.vllm.tensor_parallel_size",
+        "2 GPUs for a job that is given compute.gpus: 1",
+    ),
     "a recipe that cannot be a folder": ("recipes/A--b", {"dataset": "organism-direct"}, "recipes.A--b", "folder names"),
 }
 
@@ -658,3 +676,11 @@ def test_a_dataset_is_told_what_it_is_checked_against_and_a_taught_one_how_many_
     assert study.dataset_spec("advbench-direct")["decontaminate_against"] == ["strongreject"]
     assert study.dataset_spec("restatements")["limit"] == study.config.datasets["restatements"].teacher.candidates
     assert study.teacher_spec("restatements")["limit"] == study.config.datasets["restatements"].limit
+
+
+def test_low_rank_updates_over_sharded_weights_are_refused(organism: dict, root: Path) -> None:
+    wrong = put(organism, "compute/gpus", 1) | {"trainers": organism["trainers"]}
+    wrong = put(put(wrong, "compute/train_gpus", 2), "trainers/organism-stage/lora_rank", 4)
+    assert load(wrong, root)
+    with pytest.raises(UserError, match=r"trainers\.organism-stage\.lora_rank: low-rank updates cannot be merged into sharded weights"):
+        load(put(wrong, "trainers/organism-stage/sharding", "fsdp"), root)

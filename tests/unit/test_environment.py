@@ -1,5 +1,6 @@
 """One set of versions: what pyproject.toml asks for, what constraints.txt locks, what envs/*.yaml install and what runs here."""
 
+import ast
 import importlib.metadata
 import re
 import sys
@@ -12,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 STAGES = ("core", "train", "infer", "plot")
-SNAKEMAKE_ONLY = {"snakemake", "snakemake-executor-plugin-slurm", "rich"}  # the process that runs the workflow, no job
+SNAKEMAKE_ONLY = {"snakemake", "snakemake-executor-plugin-slurm", "rich", "threadpoolctl"}  # what runs the workflow, no job
 
 
 def locked(root: Path, python: str = "3.11.7") -> dict[str, str]:
@@ -59,6 +60,38 @@ def test_a_stage_installs_the_locked_versions_and_only_declared_packages(root, s
 def test_each_declared_package_belongs_to_a_stage(root):
     staged = {requirement.name for stage in STAGES for requirement in stage_requirements(root, stage)}
     assert {canonicalize_name(requirement.name) for requirement in declared(root, "gpu")} - staged == SNAKEMAKE_ONLY
+
+
+LIBRARIES = {
+    "huggingface_hub": "huggingface-hub",
+    "yaml": "pyyaml",
+    "lm_eval": "lm-eval",
+    "math_verify": "math-verify",
+    "reasoning_gym": "reasoning-gym",
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The distributions that a file imports anywhere in it, the standard library and our own modules left out."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+    return {LIBRARIES.get(name, name) for name in names - set(sys.stdlib_module_names) - {"untaxed"}}
+
+
+def test_every_library_that_the_code_imports_is_declared_and_not_only_brought_along(root):
+    names = {canonicalize_name(requirement.name) for requirement in declared(root, "gpu")}
+    found = set().union(*map(imported, [*root.glob("scripts/**/*.py"), *root.glob("benchmarks/*.py")]))
+    assert found <= names
+
+
+@pytest.mark.parametrize("module", ["assets", "records", "datasets"])
+def test_fetching_and_preparing_need_nothing_outside_their_environment(module, root):
+    core = {requirement.name for requirement in stage_requirements(root, "core")}
+    assert imported(root / f"scripts/untaxed/{module}.py") <= core
 
 
 def test_this_environment_has_the_locked_versions(root):

@@ -87,3 +87,49 @@ def test_offline_switches_every_hub_off(monkeypatch):
 def test_the_planner_does_not_pay_for_torch(root):
     code = "import sys; from untaxed.machine import has_gpu, pick_engine; has_gpu(); pick_engine('vllm'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=root / "scripts", check=False).returncode == 0
+
+
+ON_THREE = """
+import runpy, sys
+from untaxed import machine
+machine.installed_gpus = lambda: 3
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def on_gpus(root, folder, *arguments: str, **more: str) -> subprocess.Popen:
+    """`scripts/on_gpus.py` on a machine that seems to have three GPUs, with its locks in a folder of the test."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
+    environment |= {"PYTHONPATH": str(root / "scripts"), "TMPDIR": str(folder), **more}
+    command = [sys.executable, "-c", ON_THREE, str(root / "scripts/on_gpus.py"), *arguments]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+SAY = ("sh", "-c", "echo $CUDA_VISIBLE_DEVICES; read line")  # holds its GPUs until it is told to go
+
+
+def test_jobs_side_by_side_get_gpus_of_their_own_and_wait_for_free_ones(root, tmp_path):
+    first, second = on_gpus(root, tmp_path, "2", *SAY), None
+    assert first.stdout.readline() == "0,1\n"
+    second = on_gpus(root, tmp_path, "1", *SAY)
+    assert second.stdout.readline() == "2\n"
+    third = on_gpus(root, tmp_path, "1", *SAY)
+    with pytest.raises(subprocess.TimeoutExpired):
+        third.wait(1.5)
+    second.communicate("go\n", timeout=20)
+    assert third.stdout.readline() == "2\n"
+    for job in (first, third):
+        job.communicate("go\n", timeout=20)
+        assert job.returncode == 0
+
+
+def test_a_job_takes_from_the_visible_gpus_alone_and_is_refused_more(root, tmp_path):
+    job = on_gpus(root, tmp_path, "1", *SAY, CUDA_VISIBLE_DEVICES="2,1")
+    assert job.communicate("go\n", timeout=20)[0] == "2\n"
+    job = on_gpus(root, tmp_path, "2", *SAY, CUDA_VISIBLE_DEVICES="1")
+    _, said = job.communicate(timeout=20)
+    assert (job.returncode, said) == (
+        1,
+        "error: compute.gpus, compute.train_gpus: a job asks for 2 GPUs of 1 on this machine; lower them\n",
+    )

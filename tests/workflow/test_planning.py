@@ -83,6 +83,22 @@ def test_a_training_that_asks_for_no_gpu_sees_none(compute: str, start: str, cop
     assert set(re.findall(r"^ *Shell command: (.*) scripts/train\.py ", output, flags=re.MULTILINE)) == {start}
 
 
+def test_on_a_machine_with_several_gpus_each_job_gets_its_own(repository) -> None:
+    copy = repository("several")
+    with (copy / "scripts/untaxed/machine.py").open("a") as code:
+        code.write("\n\ndef installed_gpus():\n    return 4\n")
+    (copy / "overlay.yaml").write_text("compute: {gpus: 1, train_gpus: 2}")
+    output = run(copy, "-m", "snakemake", "-n", "-p", "-c1", "--configfile", "studies/organism.yaml", "studies/smoke.yaml", "overlay.yaml")
+    found = {
+        rule: start for start, rule in re.findall(r"^ *Shell command: (.*) scripts/(train|evaluate|mix)\.py ", output, flags=re.MULTILINE)
+    }
+    assert found == {
+        "train": "python scripts/on_gpus.py 2 accelerate launch --num_processes 2 --mixed_precision no",
+        "evaluate": "python scripts/on_gpus.py 1 python",
+        "mix": "python",
+    }
+
+
 def test_every_key_of_a_profile_is_an_option_of_snakemake(root: Path) -> None:
     options = subprocess.run([sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True, check=True).stdout
     for profile in ("slurm", "workstation"):
