@@ -351,3 +351,22 @@ def test_another_chat_template_never_resumes_a_half_done_training(base, rows, tm
         template.write_text(text)
         keys.add(work_key({**spec(), "chat_template": str(template)}, rows, base))
     assert len({*keys, work_key(spec(), rows, base)}) == 3
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_two_processes_train_what_one_does(base, rows, tmp_path, root, packing):
+    """Gradients, the count of tokens and the saver's vote are collective; on GPUs the same command starts the same processes."""
+    alone = spec(packing=packing)
+    train(alone, rows, base, tmp_path / "one", tmp_path / "work", "float32")
+    write_yaml(tmp_path / "run.yaml", alone)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision", "no"]
+    command += ["scripts/train.py", "--run", tmp_path / "run.yaml", "--train", rows, "--base", base, "--output", tmp_path / "two"]
+    command += ["--work", tmp_path / "shared", "--dtype", "float32"]
+    environment = {key: value for key, value in os.environ.items() if key != "UNTAXED_WARM"} | {"OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(list(map(str, command)), cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    one, two = (read_json(tmp_path / name / "manifest.json") for name in ("one", "two"))
+    assert two["steps"] == one["steps"]
+    assert two["loss"] == pytest.approx(one["loss"], abs=2e-3)
+    weights = [load(tmp_path / name).state_dict() for name in ("one", "two")]
+    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 0.02
