@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from untaxed.metrics import NOTEWORTHY, REPEATS, RUN_FIELDS, Results, base_of, by_setting, measure, safety_axis, select
+from untaxed.metrics import LABELS, NOTEWORTHY, REPEATS, RUN_FIELDS, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.pages import badge, page, under
 from untaxed.records import UserError, atomic_path, read_yaml
 from untaxed.statistics import (
@@ -36,7 +36,13 @@ from untaxed.statistics import (
 ENOUGH_SEEDS = 5
 SHARES = ("accuracy", "safe_rate", "strongreject", "refusal_rate", "harmful_score", "over_refusal", "safety_tax")  # said in points
 JUDGED = ("refusal_rate", "harmful_score", "strongreject", "over_refusal", "safe_rate")
-UNITS = {"nll": "nats per token", "nll_reasoning": "nats per token", "nll_answer": "nats per token", "kl": "nats per token"}
+UNITS = {
+    "nll": "nats per token",
+    "nll_reasoning": "nats per token",
+    "nll_answer": "nats per token",
+    "kl": "nats per token",
+    "correlation": "(Pearson's r)",
+}
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 REQUIRED = ("id", "paper", "statement", "test", "direction", "figure")
 NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y")}
@@ -90,7 +96,7 @@ def judge_claim(
     counted = "settings" if claim["test"] == "correlation" else "runs" if claim.get("at") else "items"
     record |= {
         "points": points,
-        "unit": "points" if points else UNITS.get(claim.get("metric", ""), ""),
+        "unit": "points" if points else UNITS.get(claim.get("metric", claim["test"]), ""),
         "counted": counted,
         "bound": bound,
         "verdict": verdict,
@@ -109,7 +115,7 @@ def verdict_of(point: Estimate, direction: str, bound: float, points: bool = Fal
     interval, limit = _interval(point.low, point.high, points), f"{bound * (100 if points else 1):.3g}"
     above, below = point.low > bound, point.high < bound
     if not above and not below:
-        return "inconclusive", f"the interval {interval} crosses {limit}"
+        return "inconclusive", f"the interval {interval} crosses {'the margin of ' if bound else ''}{limit}"
     side = "above" if above else "below"
     return "supported" if above == (direction == "greater") else "contradicted", f"the interval {interval} lies {side} {limit}"
 
@@ -252,7 +258,9 @@ def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[s
     if not a or not b:
         return found | {"reason": f"{safety_metric} and {claim['metric']} were not measured on both sides"}
     points = ([(settings[run], safety.items(run), gained.items(run)) for run in side] for side in (a, b))
-    point, reason = matched_difference(*points, [results.runs[run]["base"] for run in (*a, *b)])
+    methods = [results.runs[side[0]]["method"] for side in (a, b)]
+    names = [LABELS.get(method, method) for method in methods] if len(set(methods)) > 1 else ["a", "b"]
+    point, reason = matched_difference(*points, [results.runs[run]["base"] for run in (*a, *b)], names=names)
     caution = _caution(results, a, b) if point and point.low is not None else ""
     return found | {"estimate": point, "caution": caution, "reason": reason}
 

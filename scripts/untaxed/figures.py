@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from untaxed.metrics import ABLATION, NOTEWORTHY, Measure, Results, base_of, by_setting, measure, safety_axis, select
+from untaxed.metrics import ABLATION, LABELS, NOTEWORTHY, Measure, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.records import UserError, atomic_path, write_json
 from untaxed.statistics import (
     FEWEST_SETTINGS,
@@ -45,7 +45,6 @@ REASON_COLOURS = {
     "lost-refusal": "#882255",
 }
 DARK = ("lost-refusal",)  # reasons whose colour needs white letters
-LABELS = {"none": "base", "vanilla": "Vanilla SFT", "dgr": "DGR"}
 SIZES = {"vanilla": 7.5}  # larger and drawn first, so that a point below another method's still shows
 POINT = 4.5
 ENDINGS = {"truncated": "cut off", "empty": "no answer"}
@@ -778,7 +777,7 @@ def training_curve(inputs: Inputs) -> Drawing:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 0.98))  # above the axes, where no line passes
     for axes in grid.flat[: max(1, len(groups))]:
         axes.set_xlabel("training step")
-        axes.set_ylabel("loss (nats per response token) ↓")
+        axes.set_ylabel("loss (nats/token) ↓")
         axes.set_ylim(bottom=0)
     return Drawing(figure, data, runs, explained(inputs, runs))
 

@@ -124,7 +124,7 @@ def test_without_a_shared_range_of_safety_a_matched_claim_is_inconclusive(tmp_pa
     ]
     record = judge_claim(GAIN | {"at": "matched_safety", "where": {}}, results_of([write_base(tmp_path / "b"), *runs], tmp_path), {})
     assert (record["verdict"], record["value"]) == ("inconclusive", None)
-    assert record["reason"] == "less than 5 points of safety shared (a 60–80 %, b 0–5 %)"
+    assert record["reason"] == "less than 5 points of safety shared (DGR 60–80 %, Vanilla SFT 0–5 %)"
 
 
 def test_a_correlation_of_four_settings_is_inconclusive_as_in_the_figure(known):

