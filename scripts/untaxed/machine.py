@@ -1,10 +1,6 @@
 """What this machine offers a job: threads, an accelerator, a seed for every library."""
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def use_threads() -> None:
@@ -47,7 +43,7 @@ def visible_gpus() -> int:
     return len(gpu_names())
 
 
-def take_gpus(count: int, folder: "Path | None" = None, wait_s: float = 1.0) -> list[str]:
+def take_gpus(count: int, folder: str | None = None, wait_s: float = 1.0) -> list[str]:
     """Wait until `count` of the visible GPUs are free, and take them until this process and all that it starts have ended.
 
     A GPU is taken while somebody holds the lock on its file in `folder` (default: one for this user and batch job). Raises UserError when
@@ -56,19 +52,18 @@ def take_gpus(count: int, folder: "Path | None" = None, wait_s: float = 1.0) -> 
     import fcntl
     import tempfile
     import time
-    from pathlib import Path
 
     from untaxed.records import UserError  # here, because it brings PyYAML along, and the launcher reads this module without
 
     names = gpu_names()
     if count > len(names):
         raise UserError(f"compute.gpus, compute.train_gpus: a job asks for {count} GPUs of {len(names)} on this machine; lower them")
-    where = folder or Path(tempfile.gettempdir()) / f"untaxed-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'here')}"
-    where.mkdir(mode=0o700, exist_ok=True)
+    where = folder or os.path.join(tempfile.gettempdir(), f"untaxed-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'here')}")
+    os.makedirs(where, mode=0o700, exist_ok=True)
     while True:
         held: dict[str, int] = {}
         for name in names:
-            lock = os.open(where / name, os.O_RDWR | os.O_CREAT, 0o600)
+            lock = os.open(os.path.join(where, name), os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
