@@ -31,7 +31,8 @@ def packed_rows(module, query, key, value, attention_mask, scaling, dropout=0.0,
 def padded(packed, lengths):
     """Rows laid end to end (heads, tokens, size) as a batch (rows, heads, longest, size), zeros behind each.
 
-    Not by `pad_sequence`: its backward makes a whole zero batch for every row; without it copying fell from 10 to 7 % of a training step in a profile.
+    Not by `pad_sequence`, whose backward makes a whole zero batch for every row: without it copying fell from 10 to 7 % of a training step
+    in a profile.
     """
     import torch
 
