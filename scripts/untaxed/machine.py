@@ -101,7 +101,7 @@ def use_vllm(kv_cache_gib: int | None = None, threads: int | None = None) -> Non
 
 
 def huge_pages() -> None:
-    """Let torch ask for huge pages, before its first allocation: in small ones a training step of SmolLM2 took 7 % longer, for page faults."""
+    """Let torch ask for huge pages, before its first allocation: in small ones a training step of SmolLM2 took 7 % longer."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
