@@ -8,8 +8,8 @@ from datetime import date
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
-from untaxed.machine import visible_gpus
 from untaxed.config import in_order, load_or_exit
+from untaxed.machine import visible_gpus
 from untaxed.records import UserError
 
 FILES = in_order(workflow.configfiles, workflow.basedir)

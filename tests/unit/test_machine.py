@@ -110,7 +110,7 @@ SAY = ("sh", "-c", "echo $CUDA_VISIBLE_DEVICES; read line")  # holds its GPUs un
 
 
 def test_jobs_side_by_side_get_gpus_of_their_own_and_wait_for_free_ones(root, tmp_path):
-    first, second = on_gpus(root, tmp_path, "2", *SAY), None
+    first = on_gpus(root, tmp_path, "2", *SAY)
     assert first.stdout.readline() == "0,1\n"
     second = on_gpus(root, tmp_path, "1", *SAY)
     assert second.stdout.readline() == "2\n"
