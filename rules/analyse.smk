@@ -58,6 +58,19 @@ rule list_runs:
         "sleep 0.05; printf '%s\\n' {params.runs:q} > {output} 2> {log}"
 
 
+use rule list_runs as list_part with:  # the runs of the experiments that a figure or table shows
+    output:
+        f"{RESULTS}/parts/{{part}}/runs.txt",
+    log:
+        f"{LOGS}/list_part/{{part}}.log",
+    params:
+        runs=lambda wildcards: [
+            f"{RESULTS}/runs/{run}" for run in STUDY.part_runs(wildcards.part)
+        ],
+    message:
+        "List the runs of {wildcards.part}"
+
+
 rule collect:
     input:
         STUDY.measured(),
@@ -87,3 +100,24 @@ rule collect:
     shell:
         "python scripts/collect.py --runs-file {input.runs} --judges {params.judges:q} --output {output.metrics} --items {output.scores}"
         " > {log} 2>&1"
+
+
+use rule collect as collect_part with:
+    input:
+        lambda wildcards: STUDY.measured(wildcards.part),
+        runs=rules.list_part.output[0],
+        code=[
+            "scripts/collect.py",
+            "scripts/untaxed/metrics.py",
+            "scripts/untaxed/statistics.py",
+            "scripts/untaxed/judges.py",
+        ],
+    output:
+        metrics=f"{RESULTS}/parts/{{part}}/metrics.csv",
+        scores=f"{RESULTS}/parts/{{part}}/items.parquet",
+    log:
+        f"{LOGS}/collect_part/{{part}}.log",
+    benchmark:
+        f"{TIMES}/collect_part/{{part}}.tsv"
+    message:
+        "Collect the runs of {wildcards.part} into one metrics table"

@@ -38,6 +38,20 @@ rule figures:
         "All figures are drawn"
 
 
+# Every figure and table by its name, where no rule is called so: `snakemake cot_table1` makes that alone and what it needs.
+for _name, _files in STUDY.targets.items():
+    if _name not in map(str, workflow.rules):
+
+        rule:
+            name:
+                _name
+            input:
+                _files,
+            localrule: True
+            message:
+                f"{_name} is in place"
+
+
 rule budget:
     log:
         f"{LOGS}/budget.log",

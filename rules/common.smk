@@ -36,6 +36,8 @@ wildcard_constraints:
     model="[^/]+",
     refinement="[^/]+",
     run="[^/]+",
+    benchmark="[^/]+",
+    part="[^/]+",
     judge="[^/]+",
     figure="[^/]+",
     table="[^/]+",
@@ -54,6 +56,20 @@ def any_of(names):
 def folder(path):
     """The folder beside whose manifest Snakemake keeps track."""
     return os.path.dirname(str(path))
+
+
+def suite_rows(run):
+    """The rows of every benchmark that a run is tested with."""
+    return {name: STUDY.benchmark_rows(name, run) for name in STUDY.suites[run]}
+
+
+def attack_models(benchmark):
+    """The flags that name the folders of the models which an attack asks."""
+    return [
+        part
+        for role, path in STUDY.attack_models(benchmark).items()
+        for part in (f"--{role}-model", folder(path))
+    ]
 
 
 def launcher(resources, start="python"):
@@ -75,10 +91,12 @@ def verdict_counts(wildcards, output):
         return {"claims": json.load(file)["counts"], "judged": judged}
 
 
-def refuse(assets):
-    """End before the first job where an asset that has to be fetched is certain to be refused."""
+def refuse(assets, asks_servers):
+    """End before the first job where an asset that has to be fetched is certain to be refused, or a server's key is missing."""
     try:
         lines = STUDY.refusals(assets, os.environ)
+        if asks_servers:
+            lines += STUDY.empty_keys(os.environ)
     except UserError as error:  # the lock itself is wrong
         lines = str(error).splitlines()
     if lines:
@@ -106,5 +124,9 @@ def judge_work(judge, what):
 
 def losses_of(figure):
     """The training manifests that a figure reads."""
+    part = STUDY.part("figures", figure)
+    runs = STUDY.part_runs(part) if part else STUDY.trained
     reads = STUDY.config.figures[figure].kind == "training_curve"
-    return [STUDY.checkpoint(run) for run in STUDY.trained] if reads else []
+    return (
+        [STUDY.checkpoint(run) for run in runs if run in STUDY.trained] if reads else []
+    )

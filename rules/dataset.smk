@@ -80,6 +80,70 @@ rule distil:
         " --output {output.rows} --report {output.report} --work-file {params.work} > {log} 2>&1"
 
 
+rule judge_rows:
+    input:
+        rows=lambda wildcards: STUDY.rows(wildcards.dataset),
+        model=lambda wildcards: STUDY.judge_models(wildcards.judge),
+        prompt=lambda wildcards: STUDY.judge_files(wildcards.judge),
+        code=lambda wildcards: STUDY.judge_code(wildcards.judge),
+    output:
+        f"{RESULTS}/row_verdicts/{{dataset}}/{{judge}}.jsonl",
+    log:
+        f"{LOGS}/judge_rows/{{dataset}}--{{judge}}.log",
+    benchmark:
+        f"{TIMES}/judge_rows/{{dataset}}--{{judge}}.tsv"
+    priority: 20  # everything waits for it
+    conda:
+        "../envs/infer.yaml"
+    threads: lambda wildcards: STUDY.judge_threads(wildcards.judge)
+    resources:
+        gpu=lambda wildcards: STUDY.gpus if STUDY.judge_models(wildcards.judge) else 0,
+        nodes=1,
+        mem_mb=lambda wildcards: STUDY.judge_memory(wildcards.judge),
+        runtime=STUDY.config.compute.runtime,
+    params:
+        start=lambda wildcards, resources: launcher(resources),
+        spec=lambda wildcards: json.dumps(
+            STUDY.row_judge_spec(wildcards.dataset, wildcards.judge)
+        ),
+        model=lambda wildcards, input: (
+            ["--model", folder(input.model[0])] if input.model else []
+        ),
+        work=lambda wildcards: judge_work(wildcards.judge, wildcards.dataset),
+    message:
+        "Judge the rows of {wildcards.dataset} with {wildcards.judge}"
+    shell:
+        "{params.start} scripts/judge_rows.py --spec {params.spec:q} --rows {input.rows} {params.model:q} {params.work:q} --output {output} > {log} 2>&1"
+
+
+rule filter_rows:
+    input:
+        rows=lambda wildcards: STUDY.rows(STUDY.source(wildcards.dataset)),
+        verdicts=lambda wildcards: STUDY.row_verdicts(wildcards.dataset).values(),
+    output:
+        rows=f"{RESULTS}/filtered/{{dataset}}/rows.jsonl",
+        report=f"{RESULTS}/filtered/{{dataset}}/report.json",
+    log:
+        f"{LOGS}/filter_rows/{{dataset}}.log",
+    benchmark:
+        f"{TIMES}/filter_rows/{{dataset}}.tsv"
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        spec=lambda wildcards: json.dumps(STUDY.filter_spec(wildcards.dataset)),
+        verdicts=lambda wildcards: pairs(
+            "--verdicts", STUDY.row_verdicts(wildcards.dataset)
+        ),
+    message:
+        "Filter and draw the rows of {wildcards.dataset}"
+    shell:
+        "python scripts/filter_rows.py --spec {params.spec:q} --rows {input.rows} {params.verdicts:q}"
+        " --output {output.rows} --report {output.report} > {log} 2>&1"
+
+
 rule prepare_model:
     input:
         asset=lambda wildcards: [

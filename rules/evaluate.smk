@@ -4,11 +4,10 @@
 rule evaluate:
     input:
         checkpoint=lambda wildcards: STUDY.checkpoint(wildcards.run),
-        rows=[
-            STUDY.rows(STUDY.config.benchmarks[name].dataset)
-            for name in STUDY.config.study.suite
+        rows=lambda wildcards: suite_rows(wildcards.run).values(),
+        tasks=lambda wildcards: [
+            STUDY.config.benchmarks[name].task for name in STUDY.suites[wildcards.run]
         ],
-        tasks=[STUDY.config.benchmarks[name].task for name in STUDY.config.study.suite],
         graders="benchmarks/grading.py",
     output:
         f"{RESULTS}/runs/{{run}}/samples.jsonl",
@@ -30,13 +29,7 @@ rule evaluate:
         start=lambda wildcards, resources: launcher(resources),
         spec=lambda wildcards: json.dumps(STUDY.evaluation_spec(wildcards.run)),
         checkpoint=lambda wildcards, input: folder(input.checkpoint),
-        rows=pairs(
-            "--rows",
-            {
-                name: STUDY.rows(STUDY.config.benchmarks[name].dataset)
-                for name in STUDY.config.study.suite
-            },
-        ),
+        rows=lambda wildcards: pairs("--rows", suite_rows(wildcards.run)),
         cache=(
             ["--cache", f"{RESULTS}/work/evaluate-{{run}}"]
             if STUDY.config.compute.resume_evaluation

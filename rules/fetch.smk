@@ -9,10 +9,13 @@ localrules:
 # Snakemake calls this when the jobs are known and none has started: not in a dry run, and not in the processes that run single jobs.
 onstart:
     unlimited(workflow)
+    jobs = list(workflow.dag.needrun_jobs())
     refuse(
-        job.wildcards.asset
-        for job in workflow.dag.needrun_jobs()
-        if job.rule.name == "fetch"
+        [job.wildcards.asset for job in jobs if job.rule.name == "fetch"],
+        any(
+            job.rule.name.startswith(("distil", "attack", "judge", "judge_rows"))
+            for job in jobs
+        ),
     )
 
 

@@ -3,11 +3,8 @@
 
 rule figure:
     input:
-        metrics=rules.collect.output.metrics,
-        scores=rules.collect.output.scores,
-        refine=STUDY.refine_reports(),
+        unpack(lambda wildcards: STUDY.sources_of("figures", wildcards.figure)),
         agreement=STUDY.agreements(),
-        runs=rules.list_runs.output[0],
         manifests=lambda wildcards: losses_of(wildcards.figure),
         code=[
             "scripts/figure.py",
@@ -49,13 +46,10 @@ rule figure:
 
 rule table:
     input:
-        metrics=rules.collect.output.metrics,
-        scores=rules.collect.output.scores,
-        refine=STUDY.refine_reports(),
+        unpack(lambda wildcards: STUDY.sources_of("tables", wildcards.table)),
         agreement=STUDY.agreements(),
         datasets=STUDY.dataset_reports(),
         distilled=STUDY.distil_reports(),
-        runs=rules.list_runs.output[0],
         code=[
             "scripts/table.py",
             "scripts/untaxed/tables.py",

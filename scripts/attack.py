@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rows", required=True, help="rows whose prompts are attacked (JSON Lines)")
     for role in ("attacker", "target", "judge"):
         parser.add_argument(f"--{role}-model", help=f"folder of the {role}'s model, where its engine names none")
-    parser.add_argument("--table", type=Path, help="attacked prompts by their original ones (pap-static): CSV, JSON, JSON Lines or Parquet")
+    parser.add_argument("--table", type=Path, help="attacked prompts by their original ones (pap-static): a file or an asset's folder")
     parser.add_argument("--work-file", required=True, help="replies so far; the same call goes on from it")
     parser.add_argument("--output", required=True, help="what became of every row (JSON Lines)")
     parser.add_argument("--output-rows", required=True, help="the rows with their attacked prompts (JSON Lines)")
@@ -25,11 +25,13 @@ def main(arguments: list[str]) -> None:
 
     from untaxed.assets import read_table
     from untaxed.attacks import attacked_rows, check_spec, open_engines, run_attack
+    from untaxed.datasets import data_file
+    from untaxed.evaluation import sample_rows
     from untaxed.records import read_jsonl, write_jsonl
 
     check_spec(options.spec)
-    rows = list(read_jsonl(options.rows))
-    table = read_table(options.table) if options.table else ()
+    rows = sample_rows(list(read_jsonl(options.rows)), options.spec.get("limit"))
+    table = read_table(data_file(options.table) if options.table.is_dir() else options.table) if options.table else ()
     models = {role: getattr(options, f"{role}_model") for role in ("attacker", "target", "judge")}
     with open_engines(options.spec, models) as engines:
         records = run_attack(rows, options.spec, engines, options.work_file, table)

@@ -144,7 +144,7 @@ def training_tokens(count: Counter, spec: dict) -> float:
 
 def evaluate_job(study: Study, count: Counter, run: str) -> Job:
     generate = prefill = 0.0
-    for name in study.config.study.suite:
+    for name in study.suites[run]:
         entry = study.config.benchmarks[name]
         asked = count.items(name) * entry.repeats
         generate += asked * count.generated(name)
@@ -159,7 +159,7 @@ def judge_job(study: Study, count: Counter, judge: str, run: str) -> Job:
     if entry.model is None:
         return Job("judge", name)
     generate = prefill = 0.0
-    for benchmark in set(entry.benchmarks) & set(study.config.study.suite):
+    for benchmark in set(entry.benchmarks) & set(study.suites[run]):
         asked = count.items(benchmark) * study.config.benchmarks[benchmark].repeats
         prompt = count.data(study.config.benchmarks[benchmark].dataset)[1].prompt
         generate += asked * written
@@ -187,7 +187,7 @@ def shift_job(study: Study, count: Counter, run: str, spec: dict) -> Job:
 def jobs_of(study: Study, count: Counter, run: str, spec: dict) -> Iterator[Job]:
     """Every job that runs a model and that a run needs."""
     models = {spec["model"], *(study.config.judges[judge].model for judge in study.config.study.judges)} - {None}
-    datasets = {study.config.benchmarks[name].dataset for name in study.config.study.suite} | _sets(spec)
+    datasets = {study.config.benchmarks[name].dataset for name in study.suites[run]} | _sets(spec)
     while models or datasets:
         if datasets:
             dataset = datasets.pop()
@@ -261,7 +261,7 @@ def budget(study: Study) -> Budget:
     config = study.config
     trained = [config.models[name].parameters for name in (run["model"] for run in study.trained.values())]
     sizes = [config.models[run["model"]].parameters * WEIGHT_BYTES[config.models[run["model"]].dtype] for run in study.trained.values()]
-    used = set().union(*(_sets(run) for run in study.trained.values()), {config.benchmarks[name].dataset for name in config.study.suite})
+    used = set().union(*(_sets(run) for run in study.trained.values()), {config.benchmarks[name].dataset for name in study.suite})
     return Budget(
         study=study.name,
         unit="GPU" if study.gpus else "CPU",

@@ -224,6 +224,12 @@ def evaluate(checkpoint: Path, rows: dict[str, Path], spec: dict, cache: Path | 
     return samples, scores
 
 
+def attacked(row: dict) -> dict:
+    """What a sample says of the attack that its prompt went through: the original prompt and the attack; nothing where there was none."""
+    meta = row.get("meta") or {}
+    return {"original_prompt": meta["original"], "attack": meta["attack"]} if "attack" in meta else {}
+
+
 def _sample(benchmark: str, entry: dict, row: dict, thinking: ThinkingFormat, tokenizer, limit: int) -> dict:
     """The record of one generation; `finish` says whether it filled its token limit. A row without a target has no score.
 
@@ -238,6 +244,7 @@ def _sample(benchmark: str, entry: dict, row: dict, thinking: ThinkingFormat, to
         "benchmark": benchmark,
         "id": row["id"],
         "prompt": row["prompt"],
+        **attacked(row),
         "generation": generation,
         "reasoning": reasoning,
         "answer": answer,

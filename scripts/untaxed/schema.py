@@ -57,10 +57,34 @@ class Teacher(Strict):
     seed: int = 0
 
 
-class Dataset(Strict):
-    """Rows {id, prompt, reasoning, answer, harmful, category, source} made from raw assets or by a generator."""
+Pattern = Literal[
+    "lack_of_safety_awareness", "overthinking", "strong_vacillation", "weak_vacillation", "harmful_additions", "inconsistency"
+]
 
-    adapter: str
+
+class Filter(Strict):
+    """Which rows a judge leaves: those with a verdict in `keep`, or those whose labels (risky patterns) are all in `allow`.
+
+    A row whose verdict is unparseable goes, whatever the filter says.
+    """
+
+    judge: str
+    keep: list[Literal["safe", "unsafe", "refusal", "compliance", "partial"]] | None = None
+    allow: list[Pattern] | None = None
+
+
+class Dataset(Strict):
+    """Rows {id, prompt, reasoning, answer, harmful, category, source} made from raw assets or by a generator (`adapter`), or drawn from
+    another dataset (`of`).
+
+    `of` takes the rows of a dataset as its teacher left them, so that several sets share one distillation; `filters` choose among them
+    and `limit` of those left are drawn by `seed`. `patterns` names the judge whose labels are counted before and after the filters.
+    """
+
+    adapter: str | None = None
+    of: str | None = None
+    filters: list[Filter] = []
+    patterns: str | None = None
     assets: Words = []
     options: dict[str, Any] = {}
     responses: str | None = None
@@ -163,21 +187,27 @@ class Recipe(Strict):
 
 
 class Experiment(Strict):
-    """A grid of runs for one figure or table: models x recipes x trainers x n x seeds."""
+    """A grid of runs for one figure or table: models x recipes x trainers x n x seeds.
+
+    With `n: [0]` alone the models are evaluated as they are, without recipes or trainers. `suite` is what its runs are tested with
+    (default: `study.suite`); a run that several experiments share is tested with what all of them name.
+    """
 
     models: Words
-    recipes: Words
-    trainers: Words
+    recipes: Words = []
+    trainers: Words = []
     n: list[Annotated[int, Field(ge=0)]]
     seeds: list[int] = [0]
+    suite: Words = []
 
 
 class Benchmark(Strict):
-    """An lm-eval task file over the rows of a dataset."""
+    """An lm-eval task file over the rows of a dataset, their prompts changed by an attack or not."""
 
     task: str
     dataset: str
     kind: Literal["reasoning", "harmful", "benign"]
+    attack: str | None = None
     limit: Count | None = None
     sampling: Sampling = Sampling()
     repeats: Count = 1
@@ -243,6 +273,50 @@ class Judge(Strict):
     agreement: Literal["refusal", "harm", "none"] = "refusal"
 
 
+class AttackModel(Strict):
+    """A model that an attack asks: one of this study (`model`), or one at a server (`engine.model`), with its prompt file.
+
+    What `sampling` does not say is as in arXiv 2505.15404 (`attacks.SAMPLING`). `system_role: false` is for a chat template without a
+    system turn: its text then opens the first turn of the user.
+    """
+
+    model: str | None = None
+    engine: JudgeEngine = JudgeEngine()
+    prompt: str
+    sampling: Sampling | None = None
+    system_role: bool = True
+
+
+class Target(Strict):
+    """How the attacked model answers while it is attacked; `trace`: attacker and judge see its trace too."""
+
+    sampling: Sampling | None = None
+    trace: bool = True
+
+
+class Attack(Strict):
+    """What changes the prompts of a benchmark before a model is tested with them (see `attacks`).
+
+    pap-static   attacked prompts from a published `table` (an asset), found by the original; `fields` are its own names of
+                 {prompt, attacked, technique}
+    pap-generated  the attacker paraphrases by a technique of the file `techniques`
+    pair         the attacker mends its prompt by the target's answer and a judge's score; anew for every run, whose model is the target
+    """
+
+    kind: Literal["pap-static", "pap-generated", "pair"]
+    attacker: AttackModel | None = None
+    judge: AttackModel | None = None
+    target: Target = Target()
+    table: str | None = None
+    fields: dict[Literal["prompt", "attacked", "technique"], str] = {}
+    techniques: str | None = None
+    streams: Count = 5
+    iterations: Count = 5
+    keep_last_n: Count = 3
+    attempts: Count = 3
+    seed: int = 0
+
+
 class Agreement(Strict):
     """The human-labelled sets that judges are measured on: one labelled for refusal, one for harm.
 
@@ -264,15 +338,21 @@ class Shift(Strict):
 
 
 class Figure(Strict):
+    """A figure of all runs, or of those of some `experiments`: then it needs no others, and `snakemake <its name>` makes it alone."""
+
     kind: str
     title: str
     caption: str
+    experiments: Words = []
     options: dict[str, Any] = {}
 
 
 class Table(Strict):
+    """A table of all runs, or of those of some `experiments`, as `Figure`."""
+
     kind: str
     caption: str
+    experiments: Words = []
     options: dict[str, Any] = {}
 
 
@@ -357,6 +437,7 @@ class Config(Strict):
     recipes: dict[str, Recipe] = {}
     experiments: dict[str, Experiment] = {}
     benchmarks: dict[str, Benchmark] = {}
+    attacks: dict[str, Attack] = {}
     judges: dict[str, Judge] = {}
     agreement: Agreement | None = None
     shift: Shift

@@ -12,11 +12,23 @@ from typing import Any
 
 from untaxed.machine import has_gpu
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
-from untaxed.schema import Config, Mix, Recipe, Sampling, Trainer
+from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Trainer
 
 SMALL_FILE = 20_000_000  # bytes of a file that is read before anything runs
 NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
-CATALOGUES = ("datasets", "models", "trainers", "refinements", "recipes", "experiments", "benchmarks", "judges", "figures", "tables")
+CATALOGUES = (
+    "datasets",
+    "models",
+    "trainers",
+    "refinements",
+    "recipes",
+    "experiments",
+    "benchmarks",
+    "attacks",
+    "judges",
+    "figures",
+    "tables",
+)
 
 
 def _held(mapping: Any, key: str) -> int:
@@ -34,6 +46,11 @@ def place(files: Sequence[Path | str], key: str) -> str:
     """The last file that sets a key, or most of its path."""
     held = [(_held(read_yaml(path), key), number) for number, path in enumerate(files)]
     return str(files[max(held)[1]]) if held else "config"
+
+
+def _sampled(sampling: Sampling | None) -> dict:
+    """What a configuration says of a model's sampling, without defaults."""
+    return {"sampling": sampling.model_dump(exclude_unset=True)} if sampling else {}
 
 
 class Study:
@@ -115,18 +132,31 @@ class Study:
                 self._named(catalogue, name, f"study.{key}")
             if len(set(names)) < len(names):
                 self._fail(f"study.{key}", f"{next(n for n in names if names.count(n) > 1)!r} stands there twice; remove one")
-        for key in ("experiments", "suite"):
-            if not getattr(selection, key):
-                self._fail(f"study.{key}", "is empty; name at least one")
+        if not selection.experiments:
+            self._fail("study.experiments", "is empty; name at least one")
+        for catalogue in ("figures", "tables"):
+            for name in getattr(selection, catalogue):
+                for experiment in getattr(self.config, catalogue)[name].experiments:
+                    self._named("experiments", experiment, f"{catalogue}.{name}.experiments")
+                    if experiment not in selection.experiments:
+                        message = f"{experiment!r} is not in study.experiments; add it there, or take {name!r} out of study.{catalogue}"
+                        self._fail(f"{catalogue}.{name}.experiments", message)
 
     def _check_experiment(self, name: str) -> None:
         experiment, key = self.config.experiments[name], f"experiments.{name}"
-        for field in ("models", "recipes", "trainers", "n", "seeds"):
+        for field in ("models", "recipes", "trainers", "n", "seeds", "suite"):
             values = getattr(experiment, field)
-            if not values:
+            if not values and field in ("models", "n", "seeds", *(("recipes", "trainers") if any(experiment.n) else ())):
                 self._fail(f"{key}.{field}", "is empty; name at least one")
             if len(set(values)) < len(values):
                 self._fail(f"{key}.{field}", "holds a value twice; remove one")
+        for benchmark in experiment.suite:
+            self._named("benchmarks", benchmark, f"{key}.suite")
+        if not (experiment.suite or self.config.study.suite):
+            self._fail("study.suite", f"is empty, and {key} has no `suite` of its own; name at least one benchmark")
+        if not any(self.config.benchmarks[each].kind == "reasoning" for each in experiment.suite or self.config.study.suite):
+            where = f"{key}.suite" if experiment.suite else "study.suite"
+            self._fail(where, "has no reasoning benchmark, so no safety tax can be measured; add one")
         for model in experiment.models:
             self._check_model(model, f"{key}.models")
         for trainer in experiment.trainers:
@@ -198,6 +228,8 @@ class Study:
         from untaxed import organism
 
         dataset = self.config.datasets[name]
+        if dataset.of:
+            return None if dataset.filters else self.source_rows(dataset.of)
         if len(dataset.assets) > 1:
             return None  # how an adapter joins several assets is its own matter
         if dataset.adapter in organism.ADAPTERS:
@@ -218,6 +250,14 @@ class Study:
         if name in asked:
             circle = " -> ".join([*asked[asked.index(name) :], name])
             self._fail(f"datasets.{asked[-1]}.decontaminate_against", f"data sets are checked against each other in a circle: {circle}")
+        if (dataset.adapter is None) == (dataset.of is None):
+            self._fail(f"datasets.{name}", "give either `adapter` (rows from assets or a generator) or `of` (rows of another dataset)")
+        if dataset.of is not None:
+            self._check_drawn(name, (*asked, name))
+            return
+        for field in ("filters", "patterns"):
+            if getattr(dataset, field):
+                self._fail(f"datasets.{name}.{field}", "is for a dataset with `of`; name the dataset whose rows are filtered there")
         self._check_adapter(name)
         if dataset.teacher is not None:
             self._check_teacher(name)
@@ -227,6 +267,35 @@ class Study:
             self._fail(f"datasets.{name}.{field}", f"{wanted} rows asked of a source that has {most}; lower it")
         for other in dataset.decontaminate_against:
             self._check_dataset(other, f"datasets.{name}.decontaminate_against", (*asked, name))
+
+    def _check_drawn(self, name: str, asked: tuple[str, ...]) -> None:
+        """Check a dataset that is drawn from another: its source, its filters, and nothing that only a dataset with an adapter has."""
+        dataset = self.config.datasets[name]
+        for field in ("assets", "options", "responses", "decontaminate_against", "teacher"):
+            if getattr(dataset, field):
+                self._fail(f"datasets.{name}.{field}", f"is for the dataset that the rows are from ({dataset.of}); move it there")
+        if self._named("datasets", dataset.of, f"datasets.{name}.of").of is not None:
+            self._fail(f"datasets.{name}.of", f"{dataset.of!r} is drawn from another dataset itself; name that one, and all filters here")
+        self._check_dataset(dataset.of, f"datasets.{name}.of", asked)
+        for number, rule in enumerate(dataset.filters):
+            key = f"datasets.{name}.filters.{number}"
+            self._check_row_judge(rule.judge, f"{key}.judge")
+            if (rule.keep is None) == (rule.allow is None):
+                self._fail(key, "give either `keep` (verdicts) or `allow` (labels)")
+            if rule.allow is not None and self.config.judges[rule.judge].kind != "risky_patterns":
+                self._fail(f"{key}.allow", f"judge {rule.judge!r} gives no labels; name one of kind 'risky_patterns', or use `keep`")
+        if dataset.patterns:
+            self._check_row_judge(dataset.patterns, f"datasets.{name}.patterns")
+            if self.config.judges[dataset.patterns].kind != "risky_patterns":
+                self._fail(f"datasets.{name}.patterns", f"judge {dataset.patterns!r} gives no labels; name one of kind 'risky_patterns'")
+        source = self.config.datasets[dataset.of]
+        if dataset.limit and source.limit and dataset.limit > source.limit:
+            self._fail(f"datasets.{name}.limit", f"{dataset.limit} rows asked of {dataset.of!r}, which has {source.limit}; lower it")
+
+    def _check_row_judge(self, name: str, key: str) -> None:
+        """Check a judge that reads rows, so that its `benchmarks` may be empty."""
+        self._named("judges", name, key)
+        self._check_judge(name, reads_rows=True)
 
     def _check_adapter(self, name: str) -> None:
         """Check what makes the rows of a dataset: adapter, options, assets, responses, prompt files."""
@@ -299,8 +368,10 @@ class Study:
 
     def _check_parts(self) -> None:
         """Refuse a benchmark over a data set that is divided into parts when the study trains on rows of its part."""
-        trained = {name for spec in self.trained.values() for name in (spec["dataset"], *(part["dataset"] for part in spec["mix"]))}
-        for benchmark in self.config.study.suite:
+        trained = {
+            self.source(name) for spec in self.trained.values() for name in (spec["dataset"], *(part["dataset"] for part in spec["mix"]))
+        }
+        for benchmark in self.suite:
             tested = self.config.datasets[self.config.benchmarks[benchmark].dataset]
             for name in sorted(trained):
                 dataset = self.config.datasets[name]
@@ -326,14 +397,15 @@ class Study:
 
     def _check_evaluation(self) -> None:
         config = self.config
-        for name in config.study.suite:
+        for name in self.suite:
             benchmark, key = config.benchmarks[name], f"benchmarks.{name}"
             self._check_dataset(benchmark.dataset, f"{key}.dataset")
             self._file(benchmark.task, f"{key}.task")
+            if benchmark.attack is not None:
+                self._named("attacks", benchmark.attack, f"{key}.attack")
+                self._check_attack(benchmark.attack)
             if benchmark.kind != "reasoning" and not any(name in config.judges[judge].benchmarks for judge in config.study.judges):
                 self._fail("study.judges", f"no judge reads benchmark {name!r}; add one whose `benchmarks` names it")
-        if not any(config.benchmarks[name].kind == "reasoning" for name in config.study.suite):
-            self._fail("study.suite", "has no reasoning benchmark, so no safety tax can be measured; add one")
         for name in config.study.judges:
             self._check_judge(name)
         if config.agreement is not None:
@@ -341,18 +413,47 @@ class Study:
             self._asset(config.agreement.harm, "agreement.harm")
         self._asset(config.shift.encoder, "shift.encoder")
         if not config.shift.benchmarks:
-            self._fail("shift.benchmarks", "is empty; name at least one benchmark of study.suite")
+            self._fail("shift.benchmarks", "is empty; name at least one benchmark of the study")
         for key, names in (("benchmarks", config.shift.benchmarks), ("kl_benchmark", [config.shift.kl_benchmark])):
             for name in names:
-                if name not in config.study.suite:
-                    self._fail(f"shift.{key}", f"{name!r} is not in study.suite; {nearest(name, config.study.suite)}")
+                if name not in self.suite:
+                    self._fail(f"shift.{key}", f"{name!r} is in no suite of this study; {nearest(name, self.suite)}")
+                if self._asks_target(name):
+                    self._fail(
+                        f"shift.{key}", f"the prompts of {name!r} differ between runs (PAIR); name a benchmark that asks all the same"
+                    )
 
-    def _check_judge(self, name: str) -> None:
+    def _check_attack(self, name: str) -> None:
+        """Check the models, files and sizes of an attack."""
+        attack, key = self.config.attacks[name], f"attacks.{name}"
+        roles = {"pair": ("attacker", "judge"), "pap-generated": ("attacker",), "pap-static": ()}[attack.kind]
+        for role in ("attacker", "judge"):
+            asked = getattr(attack, role)
+            if (asked is None) == (role in roles):
+                fix = "give its `model` (or `engine`) and `prompt`" if asked is None else "remove the key"
+                self._fail(
+                    f"{key}.{role}", f"an attack of kind {attack.kind!r} {'asks such a model' if asked is None else 'asks none'}; {fix}"
+                )
+            if asked is not None:
+                self._file(asked.prompt, f"{key}.{role}.prompt")
+                self._check_served(asked.model, asked.engine, f"{key}.{role}", f"an attack of kind {attack.kind!r}")
+                if asked.model is not None:
+                    self._check_model(asked.model, f"{key}.{role}.model")
+        for field, kind in (("table", "pap-static"), ("techniques", "pap-generated")):
+            value = getattr(attack, field)
+            if (value is None) == (attack.kind == kind):
+                fix = "add it" if value is None else "remove the key"
+                self._fail(f"{key}.{field}", f"an attack of kind {attack.kind!r} {'needs' if value is None else 'has no'} {field}; {fix}")
+        self._asset(attack.table, f"{key}.table")
+        if attack.techniques:
+            self._file(attack.techniques, f"{key}.techniques")
+
+    def _check_judge(self, name: str, reads_rows: bool = False) -> None:
         from untaxed.judges import JUDGES
 
         judge, key = self.config.judges[name], f"judges.{name}"
-        if not judge.benchmarks:
-            self._fail(f"{key}.benchmarks", "is empty; name at least one benchmark of study.suite")
+        if not judge.benchmarks and not reads_rows:
+            self._fail(f"{key}.benchmarks", "is empty; name at least one benchmark of the study")
         for benchmark in judge.benchmarks:
             self._named("benchmarks", benchmark, f"{key}.benchmarks")
         if judge.prompt is not None:
@@ -379,26 +480,28 @@ class Study:
             for field in (["model"] if judge.model else []) + (["engine"] if given else []):
                 self._fail(f"{key}.{field}", f"a judge of kind {judge.kind!r} asks no model; remove the key")
             return
-        server = judge.engine.backend == "openai"
+        self._check_served(judge.model, judge.engine, key, f"a judge of kind {judge.kind!r}")
+
+    def _check_served(self, model: str | None, engine: JudgeEngine, key: str, whose: str) -> None:
+        """Check where the answers of a judge or of an attack's model come from: a model of this study, or one at a server."""
+        given = {field for field, value in engine if value is not None}
+        server = engine.backend == "openai"
         for field in sorted(given - {"backend"}):
             if (field in ("dtype", "batch_size", "max_model_len")) == server:
                 where = "a model that runs here; remove the key" if server else "a server; set `engine.backend: openai`, or remove the key"
                 self._fail(f"{key}.engine.{field}", f"is for {where}")
         if server:
-            if judge.model is not None:
-                self._fail(f"{key}.model", "is for a judge that runs here; a server's model is named by `engine.model`")
+            if model is not None:
+                self._fail(f"{key}.model", "is for a model that runs here; a server's model is named by `engine.model`")
             for field, what in (("model", "the model's name at the server"), ("base_url", "the server's address, up to and with /v1")):
                 if field not in given:
                     self._fail(f"{key}.engine.{field}", f"this key is required with `backend: openai`; give {what}")
-        elif judge.model is None:
+        elif model is None:
             valid = nearest("", self.config.models)
-            message = f"a judge of kind {judge.kind!r} needs a model of this study ({valid}), or `engine.model` at a server"
-            self._fail(f"{key}.model", message)
-        variable = judge.engine.api_key_env
+            self._fail(f"{key}.model", f"{whose} needs a model of this study ({valid}), or `engine.model` at a server")
+        variable = engine.api_key_env
         if variable is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):  # perhaps a key: it must not be shown
             self._fail(f"{key}.engine.api_key_env", "is no name of an environment variable; export the key and give the variable's name")
-        if variable is not None and not os.environ.get(variable):
-            self._fail(f"{key}.engine.api_key_env", f"the environment variable {variable} is empty; export the server's key in it")
 
     @cached_property
     def _lock(self) -> dict[str, dict]:
@@ -478,6 +581,44 @@ class Study:
         return {run: spec for name in self.config.study.experiments for run, spec in self.experiment_runs(name).items()}
 
     @cached_property
+    def suites(self) -> dict[str, list[str]]:
+        """The benchmarks of each run: those of all selected experiments that hold it, in the order in which they are named."""
+        found: dict[str, dict[str, None]] = {run: {} for run in self.runs}
+        for name in self.config.study.experiments:
+            for run in self.experiment_runs(name):
+                found[run] |= dict.fromkeys(self.config.experiments[name].suite or self.config.study.suite)
+        return {run: list(suite) for run, suite in found.items()}
+
+    @cached_property
+    def suite(self) -> list[str]:
+        """Every benchmark that some run is tested with."""
+        return list(dict.fromkeys(name for suite in self.suites.values() for name in suite))
+
+    def judges_of(self, run: str) -> list[str]:
+        """The study's judges that read a benchmark of a run."""
+        return [name for name in self.config.study.judges if set(self.config.judges[name].benchmarks) & set(self.suites[run])]
+
+    def shifted(self, run: str) -> bool:
+        """Whether the shift of a run can be measured: it is trained, and tested with the benchmarks that are compared."""
+        shift = self.config.shift
+        return bool(self.runs[run]["n"]) and {*shift.benchmarks, shift.kl_benchmark} <= set(self.suites[run])
+
+    def source(self, dataset: str) -> str:
+        """The dataset that rows come from: itself, or the one that it is drawn from."""
+        return self.config.datasets[dataset].of or dataset
+
+    @cached_property
+    def row_judges(self) -> list[tuple[str, str]]:
+        """(dataset, judge) of all rows that a filter, or the count of risky patterns, has judged."""
+        drawn = [self.config.datasets[name] for name in self.datasets_used if self.config.datasets[name].of]
+        return sorted({(entry.of, judge) for entry in drawn for judge in self.row_judges_of(entry)})
+
+    @staticmethod
+    def row_judges_of(entry: Dataset) -> list[str]:
+        """The judges that the rows of a drawn dataset are chosen by and counted with, once each."""
+        return list(dict.fromkeys([rule.judge for rule in entry.filters] + ([entry.patterns] if entry.patterns else [])))
+
+    @cached_property
     def stages(self) -> dict[str, dict]:
         """The reasoning stages of all models that the study uses, as runs called `reasoning--<model>`."""
         return {f"reasoning--{name}": self._stage(name) for name in self.models_needed if self.config.models[name].stage}
@@ -485,23 +626,34 @@ class Study:
     @cached_property
     def models_needed(self) -> list[str]:
         """Every model that runs, judges, teaches, or that one of these is made from."""
-        datasets = {self.config.benchmarks[name].dataset for name in self.config.study.suite}
-        waiting = {run["model"] for run in self.runs.values()} | {self.config.judges[judge].model for judge in self.config.study.judges}
+        config = self.config
+        datasets = {config.benchmarks[name].dataset for name in self.suite}
+        attacks = [config.attacks[name] for name in self.attacks_used]
+        waiting = {run["model"] for run in self.runs.values()} | {config.judges[judge].model for judge in config.study.judges}
+        waiting |= {asked.model for attack in attacks for asked in (attack.attacker, attack.judge) if asked}
         for run in self.runs.values():
             datasets |= {run.get("dataset"), *(part["dataset"] for part in run["mix"])}
-        waiting |= self._teachers(datasets)
+        waiting |= self._makers(datasets)
         found: set[str] = set()
         while waiting := waiting - found - {None}:
             name = waiting.pop()
             found.add(name)
-            model = self.config.models[name]
+            model = config.models[name]
             stage = [model.stage.dataset, *(part.dataset for part in model.stage.mix)] if model.stage else []
-            waiting |= {model.base, *self._teachers(stage)}
+            waiting |= {model.base, *self._makers(stage)}
         return sorted(found)
 
-    def _teachers(self, datasets: Iterable[str | None]) -> set[str]:
-        entries = [self.config.datasets[name] for name in datasets if name is not None]
-        return {entry.teacher.model for entry in entries if entry.teacher}
+    def _makers(self, datasets: Iterable[str | None]) -> set[str | None]:
+        """The models that write or judge the rows of datasets: teachers, and the judges of filters."""
+        names = {name for name in datasets if name is not None}
+        judges = {judge for name in names for judge in self.row_judges_of(self.config.datasets[name])}
+        taught = [self.config.datasets[self.source(name)].teacher for name in names]
+        return {teacher.model for teacher in taught if teacher} | {self.config.judges[judge].model for judge in judges}
+
+    @property
+    def attacks_used(self) -> list[str]:
+        """The attacks of all benchmarks that some run is tested with."""
+        return list(dict.fromkeys(filter(None, (self.config.benchmarks[name].attack for name in self.suite))))
 
     @cached_property
     def trained(self) -> dict[str, dict]:
@@ -576,10 +728,47 @@ class Study:
         told = {"backend": compute.engine, "dtype": entry.dtype, "batch_size": compute.batch_size, "max_model_len": entry.context}
         return told | compute.vllm.model_dump(exclude_none=True)
 
+    def attack_spec(self, benchmark: str, run: str | None = None) -> dict:
+        """What `attack` is told: models and sizes of a benchmark's attack, and how many rows are asked; with `run`, the target."""
+        entry = self.config.benchmarks[benchmark]
+        attack = self.config.attacks[entry.attack]
+        sizes = ("streams", "iterations", "keep_last_n", "attempts") if attack.kind == "pair" else ()
+        told = {"attack": attack.kind, "name": entry.attack, "seed": attack.seed, "limit": entry.limit}
+        told |= {key: value for key in (*sizes, "fields", "techniques") if (value := getattr(attack, key))}
+        told |= {role: self._attack_model(asked) for role in ("attacker", "judge") if (asked := getattr(attack, role))}
+        if run is None:
+            return told
+        model = self.runs[run]["model"]
+        target = {
+            "engine": self.engine_spec(model),
+            "thinking": self.config.models[model].thinking.model_dump(),
+            "trace": attack.target.trace,
+        }
+        return told | {"target": target | _sampled(attack.target.sampling)}
+
+    def _attack_model(self, asked: AttackModel) -> dict:
+        """What a model of an attack is told, and how it marks its own trace where it has one."""
+        told = {"engine": self.asked_engine(asked.model, asked.engine), "prompt": asked.prompt, "system_role": asked.system_role}
+        thinking = {"thinking": self.config.models[asked.model].thinking.model_dump()} if asked.model else {}
+        return told | thinking | _sampled(asked.sampling)
+
+    def asked_engine(self, model: str | None, engine: JudgeEngine) -> dict:
+        """The engine of what asks a model of this study, or one at a server; empty for what asks none."""
+        return {**(self.engine_spec(model) if model else {}), **engine.model_dump(exclude_none=True)}
+
+    def row_judge_spec(self, dataset: str, judge: str) -> dict:
+        """What `judge_rows` is told: the judge, and how the rows' traces were marked."""
+        return {**self.judge_spec(judge), "benchmarks": [dataset], "dataset": dataset}
+
+    def filter_spec(self, name: str) -> dict:
+        """What `filter` is told: the filters in their order, whose labels are counted, and how many rows are drawn."""
+        entry = self.config.datasets[name]
+        return {"dataset": name, **entry.model_dump(include={"filters", "patterns", "limit", "seed"})}
+
     def dataset_spec(self, name: str) -> dict:
         """What `prepare_dataset` is told; with a teacher, the prompts that it is asked."""
         entry = self.config.datasets[name]
-        spec = entry.model_dump(exclude={"assets", "teacher"})
+        spec = entry.model_dump(exclude={"assets", "teacher", "of", "filters", "patterns"})
         return spec | ({"limit": entry.teacher.candidates or entry.limit} if entry.teacher else {})
 
     def teacher_spec(self, dataset: str) -> dict:
@@ -625,7 +814,7 @@ class Study:
     def evaluation_spec(self, run: str) -> dict:
         """The suite for one run: lm-eval tasks, sampling, thinking format, engine."""
         compute, entry = self.config.compute, self.config.models[self.runs[run]["model"]]
-        suite = {name: self.config.benchmarks[name].model_dump(exclude={"dataset", "kind"}) for name in self.config.study.suite}
+        suite = {name: self.config.benchmarks[name].model_dump(exclude={"dataset", "kind", "attack"}) for name in self.suites[run]}
         vllm = compute.vllm.model_dump(exclude_none=True)
         return {
             "benchmarks": suite,
@@ -656,7 +845,7 @@ class Study:
         from untaxed.judges import JUDGES
 
         judge = self.config.judges[name]
-        engine = {**(self.engine_spec(judge.model) if judge.model else {}), **judge.engine.model_dump(exclude_none=True)}
+        engine = self.asked_engine(judge.model, judge.engine)
         if engine and not JUDGES[judge.kind].generates:
             engine["backend"] = "transformers"  # whatever `compute` says: probabilities are read with transformers alone
         told = judge.model_dump(exclude={"model", "agreement", "engine"})
@@ -709,7 +898,33 @@ class Study:
 
     def rows(self, dataset: str) -> str:
         """The rows to train on or to test with."""
-        return f"{self.results}/distilled/{dataset}/rows.jsonl" if self.config.datasets[dataset].teacher else self.prepared(dataset)
+        entry = self.config.datasets[dataset]
+        folder = "filtered" if entry.of else "distilled" if entry.teacher else "datasets"
+        return f"{self.results}/{folder}/{dataset}/rows.jsonl"
+
+    def row_verdicts(self, dataset: str) -> dict[str, str]:
+        """The files of verdicts on the source of a drawn dataset, by judge."""
+        entry = self.config.datasets[dataset]
+        return {judge: f"{self.results}/row_verdicts/{entry.of}/{judge}.jsonl" for judge in self.row_judges_of(entry)}
+
+    def _asks_target(self, benchmark: str) -> bool:
+        """Whether the attack of a benchmark asks the model under test, so that every run has prompts of its own."""
+        attack = self.config.benchmarks[benchmark].attack
+        return attack is not None and self.config.attacks[attack].kind == "pair"
+
+    def benchmark_rows(self, benchmark: str, run: str) -> str:
+        """The rows that a run is tested with: as they are, attacked once for all runs, or attacked with this run as the target."""
+        entry = self.config.benchmarks[benchmark]
+        if entry.attack is None:
+            return self.rows(entry.dataset)
+        return f"{self.results}/runs/{run}/attacked/{benchmark}/rows.jsonl" if self._asks_target(benchmark) else self.attacked(benchmark)
+
+    def attacked(self, benchmark: str) -> str:
+        """The rows of a benchmark whose attack does not ask the model under test; benchmarks that differ in nothing of it share them."""
+        told = self.attack_spec(benchmark), self.config.benchmarks[benchmark].dataset
+        rivals = [name for name in self.suite if self.config.benchmarks[name].attack and not self._asks_target(name)]
+        same = [name for name in rivals if (self.attack_spec(name), self.config.benchmarks[name].dataset) == told]
+        return f"{self.results}/attacked/{same[0] if same else benchmark}/rows.jsonl"
 
     def model(self, name: str) -> str:
         """The manifest beside the weights of a model, whether it was fetched or trained here."""
@@ -739,35 +954,78 @@ class Study:
     def rewrites(self, dataset: str, model: str, refinement: str) -> str:
         return f"{self.results}/rewritten/{dataset}/{model}/{self.rewriter(dataset, model, refinement)}/generations.jsonl"
 
-    def refine_reports(self) -> list[str]:
-        return [f"{self.results}/refined/{dataset}/{model}/{refinement}/report.json" for dataset, model, refinement in self.refined]
+    def refine_reports(self, runs: Mapping[str, dict] | None = None) -> list[str]:
+        """The reports of the refinements that runs (default: all) train on."""
+        chosen = (self.trained if runs is None else runs).values()
+        refined = sorted({(r["dataset"], r["model"], r["refinement"]) for r in chosen if r.get("refinement")})
+        return [f"{self.results}/refined/{dataset}/{model}/{refinement}/report.json" for dataset, model, refinement in refined]
+
+    def filter_reports(self, runs: Mapping[str, dict] | None = None) -> list[str]:
+        """The reports of the filters of all rows that runs (default: all) train on."""
+        chosen = (self.trained if runs is None else runs).values()
+        names = {name for spec in chosen if spec["n"] for name in (spec["dataset"], *(part["dataset"] for part in spec["mix"]))}
+        return [f"{self.results}/filtered/{name}/report.json" for name in sorted(names) if self.config.datasets[name].of]
+
+    # ---- parts: what a figure or a table is made of ---------------------------------------------------------------
+
+    def part(self, catalogue: str, name: str) -> str | None:
+        """The part of the study that a figure or table shows: its experiments, joined; None where it shows all."""
+        experiments = getattr(self.config, catalogue)[name].experiments
+        return "+".join(experiments) or None
+
+    def part_runs(self, part: str) -> dict[str, dict]:
+        """The runs of a part."""
+        return {run: spec for name in part.split("+") for run, spec in self.experiment_runs(name).items()}
+
+    def sources_of(self, catalogue: str, name: str) -> dict[str, Any]:
+        """The files that a figure or table reads: metrics, scores, the list of runs, and the reports of what its runs train on."""
+        part = self.part(catalogue, name)
+        folder, runs = (f"{self.results}/parts/{part}", self.part_runs(part)) if part else (self.results, None)
+        return {
+            "metrics": f"{folder}/metrics.csv",
+            "scores": f"{folder}/items.parquet",
+            "runs": f"{folder}/runs.txt",
+            "refine": self.refine_reports(runs),
+            "filtered": self.filter_reports(runs),
+        }
+
+    @cached_property
+    def targets(self) -> dict[str, list[str]]:
+        """What can be made by name: every figure and table of the study, with its files."""
+        found: dict[str, list[str]] = {}
+        for name in self.config.study.figures:
+            found.setdefault(name, []).append(f"{self.figures}/{name}.pdf")
+        for name in self.config.study.tables:
+            found.setdefault(name, []).append(f"{self.results}/tables/{name}.csv")
+        return found
 
     def agreements(self) -> list[str]:
         return [f"{self.results}/agreement/{judge}.json" for judge in self.agreement_judges()]
 
-    def measured(self) -> list[str]:
-        """All per-run files that the metrics are made of."""
+    def measured(self, part: str | None = None) -> list[str]:
+        """All per-run files that the metrics are made of: of all runs, or of those of a part."""
         paths = []
-        for run, spec in self.runs.items():
+        for run, spec in (self.part_runs(part) if part else self.runs).items():
             folder = f"{self.results}/runs/{run}"
             paths += [f"{folder}/run.yaml", f"{folder}/samples.jsonl"]
-            paths += [f"{folder}/verdicts/{judge}.jsonl" for judge in self.config.study.judges]
-            paths += [f"{folder}/shift.json", f"{folder}/checkpoint/manifest.json"] if spec["n"] else []
+            paths += [f"{folder}/verdicts/{judge}.jsonl" for judge in self.judges_of(run)]
+            paths += [f"{folder}/checkpoint/manifest.json"] if spec["n"] else []
+            paths += [f"{folder}/shift.json"] if self.shifted(run) else []
         return paths
 
     @cached_property
     def datasets_used(self) -> list[str]:
         """Every dataset that the selected experiments train on, mixed in or not, and that the benchmarks test with."""
-        datasets = {self.config.benchmarks[name].dataset for name in self.config.study.suite}
+        datasets = {self.config.benchmarks[name].dataset for name in self.suite}
         for spec in self.trained.values():
             datasets |= {spec["dataset"], *(part["dataset"] for part in spec["mix"])}
         return sorted(datasets)
 
     @cached_property
     def datasets_needed(self) -> list[str]:
-        """Every dataset that is used, those that these are cleaned against, those that those are cleaned against, and so on."""
+        """Every dataset that is prepared: what is used, or what that is drawn from; what these are cleaned against, and so on."""
         found: set[str] = set()
-        waiting = set(self.datasets_used)
+        waiting = {self.source(name) for name in self.datasets_used}
         while waiting:
             found |= waiting
             waiting = {other for name in waiting for other in self.config.datasets[name].decontaminate_against} - found
@@ -791,6 +1049,7 @@ class Study:
         names |= {asset for name in self.datasets_needed for asset in config.datasets[name].assets}
         names |= {config.models[model].asset for model in self.models_needed}
         names |= {self.labelled(judge) for judge in self.agreement_judges()}
+        names |= {config.attacks[attack].table for attack in self.attacks_used}
         return sorted(names - {None})
 
     # ---- files and machines a rule asks for ---------------------------------------------------------------------
@@ -802,6 +1061,14 @@ class Study:
     def asset_unverified(self, asset: str) -> bool:
         """Whether the lock lacks the revision or the checksums of an asset, so that `fetch` refuses it."""
         return bool(self._lock[asset].get("unverified"))
+
+    def empty_keys(self, environ: Mapping[str, str]) -> list[str]:
+        """One line for each key of a server that is not in the environment."""
+        return [
+            f"{place(self.files, key)}: {key}: the environment variable {name} is empty; export the server's key in it"
+            for key, name in self.served_keys().items()
+            if not environ.get(name)
+        ]
 
     def refusals(self, assets: Iterable[str], environ: Mapping[str, str]) -> list[str]:
         """One line for each asset that `fetch` is certain to refuse: nobody has verified it, or it is gated and no token is there."""
@@ -856,6 +1123,36 @@ class Study:
     def filter_files(self, refinement: str) -> list[str]:
         entry = self.config.refinements[refinement]
         return [*self.rewrite_files(refinement), entry.meta_thinking, entry.refusal_phrases]
+
+    def attack_files(self, benchmark: str) -> list[str]:
+        """The prompt files that a benchmark's attack reads."""
+        attack = self.config.attacks[self.config.benchmarks[benchmark].attack]
+        return [*(asked.prompt for asked in (attack.attacker, attack.judge) if asked), *filter(None, [attack.techniques])]
+
+    def attack_models(self, benchmark: str) -> dict[str, str]:
+        """The manifests of this study's models that a benchmark's attack asks, by role."""
+        attack = self.config.attacks[self.config.benchmarks[benchmark].attack]
+        asked = {"attacker": attack.attacker, "judge": attack.judge}
+        return {role: self.model(entry.model) for role, entry in asked.items() if entry and entry.model}
+
+    def attack_table(self, benchmark: str) -> list[str]:
+        table = self.config.attacks[self.config.benchmarks[benchmark].attack].table
+        return [self.asset(table)] if table else []
+
+    def attack_memory(self, benchmark: str, run: str | None = None) -> int:
+        """Host memory of an attack in MiB: all models that it asks are loaded together."""
+        attack = self.config.attacks[self.config.benchmarks[benchmark].attack]
+        models = {entry.model for entry in (attack.attacker, attack.judge) if entry} | ({self.runs[run]["model"]} if run else set())
+        return min(self.config.compute.mem_mb, sum(self.memory(model, "generate") for model in sorted(filter(None, models))) or 1500)
+
+    def served_keys(self) -> dict[str, str]:
+        """The environment variables that hold the keys of servers that this study asks, by the configuration's key that names each."""
+        config = self.config
+        asked = {f"judges.{name}": config.judges[name].engine for name in [*config.study.judges, *(judge for _, judge in self.row_judges)]}
+        for name in self.attacks_used:
+            models = {"attacker": config.attacks[name].attacker, "judge": config.attacks[name].judge}
+            asked |= {f"attacks.{name}.{role}": entry.engine for role, entry in models.items() if entry}
+        return {f"{key}.engine.api_key_env": engine.api_key_env for key, engine in asked.items() if engine.api_key_env}
 
     def judge_models(self, judge: str) -> list[str]:
         model = self.config.judges[judge].model

@@ -247,7 +247,7 @@ WRONG = {
     "a seed twice": ("experiments/organism_frontier/seeds", [0, 1, 0], "experiments.organism_frontier.seeds", "holds a value twice"),
     "a figure twice": ("study/figures", ["shift_tax", "shift_tax"], "study.figures", "stands there twice"),
     "no reasoning benchmark": ("study/suite", ["harmful_requests", "harmless_requests"], "study.suite", "no reasoning benchmark"),
-    "a shift on a benchmark that does not run": ("shift/kl_benchmark", "gsm8k", "shift.kl_benchmark", "not in study.suite"),
+    "a shift on a benchmark that does not run": ("shift/kl_benchmark", "gsm8k", "shift.kl_benchmark", "in no suite of this study"),
     "a study that cannot be a folder": ("study/name", "My Study", "study.name", "folder name"),
     "a teacher that is no model": (
         "datasets/organism-benign/teacher",

@@ -30,20 +30,30 @@ WRONG = {
         "datasets: {organism-chains: {adapter: organism_chain}}",
         "datasets.organism-chains.adapter: no adapter is called 'organism_chain'; did you mean 'organism_chains'?",
     ),
-    "a server's key that is not exported": (
-        "judges: {organism_phrases: {kind: llama_guard, prompt: null, "
-        "engine: {backend: openai, base_url: 'http://127.0.0.1:9/v1', model: m, api_key_env: UNTAXED_NO_SUCH_KEY}}}",
-        "judges.organism_phrases.engine.api_key_env: the environment variable UNTAXED_NO_SUCH_KEY is empty; export the server's key in it",
-    ),
     "unknown kind of figure": ("figures: {shift_tax: {kind: pie}}", "figures.shift_tax.kind: no kind of figure is called 'pie'; valid: "),
 }
 
 
-def plan(root: Path, overlay: Path) -> tuple[int, str]:
+def plan(root: Path, overlay: Path, *how: str) -> tuple[int, str]:
     """A dry run of the organism's study with an overlay. Returns (exit code, everything it said)."""
-    command = [sys.executable, "-m", "snakemake", "-n", "-c1", "--configfile", "studies/organism.yaml", str(overlay)]
+    command = [sys.executable, "-m", "snakemake", *(how or ["-n"]), "-c1", "--configfile", "studies/organism.yaml", str(overlay)]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
     return result.returncode, result.stdout + result.stderr
+
+
+def test_a_servers_key_that_is_not_exported_stops_the_run_before_its_first_job_and_not_the_plan(root: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    server = "{backend: openai, base_url: 'http://127.0.0.1:9/v1', model: m, api_key_env: UNTAXED_NO_SUCH_KEY}"
+    judge = f"judges: {{organism_phrases: {{kind: llama_guard, prompt: null, engine: {server}}}}}"
+    overlay.write_text(f"study: {{name: keyless}}\n{judge}")
+    assert plan(root, overlay)[0] == 0
+    code, output = plan(root, overlay, "--nolock")
+    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert code == 1
+    assert line.startswith(
+        f"error: {overlay}: judges.organism_phrases.engine.api_key_env: the environment variable UNTAXED_NO_SUCH_KEY is empty"
+    )
+    assert not (root / "results/keyless").exists()
 
 
 @pytest.mark.parametrize("wrong", WRONG)
