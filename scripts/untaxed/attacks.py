@@ -2,18 +2,21 @@
 
   none           the prompt as it is
   pap-static     a persuasive adversarial prompt (PAP, arXiv 2401.06373) from a published table, found by the original prompt
+  pap-templates  the prompt put into a text that persuades by one technique (a file of ours), for where no model can paraphrase
   pap-generated  the attacker paraphrases the prompt by one technique of PAP's taxonomy
   pair           PAIR (arXiv 2310.08419): the attacker mends its prompt by the target's answer and a judge's score
 
 A spec (plain data; what it does not say is the value in brackets):
   attack       a key of `ATTACKS`
   seed         (0) of all draws
-  attacker     {engine, prompt, sampling, thinking, system_role}; `engine` as in untaxed.engine, `prompt` a file of prompts/attacks,
+  attacker     {engine, prompt, sampling, thinking, system_role, reply}; `engine` as in untaxed.engine, `prompt` a file of prompts/attacks,
                `sampling` fields of Sampling (the study's, `SAMPLING`), `thinking` its markers if it reasons, `system_role` (true) false for
-               a chat template without one, as Mixtral's: the system text then opens the first user turn
+               a chat template without one, as Mixtral's: the system text then opens the first user turn; `reply` ("json") "text": the
+               whole reply is the prompt, for attackers too small to write JSON
   target       {engine, sampling, thinking, trace}; `trace` (true): attacker and judge see the trace as well as the answer
   judge        as attacker
   techniques   pap-generated: the file with the techniques
+  templates    pap-templates: the file with a text for each technique
   fields       pap-static: {prompt ("prompt"), attacked ("attacked"), technique ("technique")}, the table's own names of its fields
   streams (5), iterations (5), keep_last_n (3), attempts (3)    pair: its size; turns that the attacker remembers; tries at valid JSON
 
@@ -64,8 +67,9 @@ def check_spec(spec: dict) -> None:
         for key in ("engine",) if role == "target" else ("engine", "prompt"):
             if not spec.get(role, {}).get(key):
                 raise UserError(f"attack.{role}.{key}: missing; {attack} asks {role} models, give it")
-    if attack == "pap-generated" and not spec.get("techniques"):
-        raise UserError("attack.techniques: missing; name the file with the techniques (prompts/attacks/pap_techniques.yaml)")
+    for kind, key in (("pap-generated", "techniques"), ("pap-templates", "templates")):
+        if attack == kind and not spec.get(key):
+            raise UserError(f"attack.{key}: missing; name the file with the {key} (prompts/attacks/pap_{key}.yaml)")
     for key in SIZES:
         if not isinstance(spec.get(key, 1), int) or spec.get(key, 1) < 1:
             raise UserError(f"attack.{key}: {spec[key]!r} is no whole number from 1; correct it")
@@ -152,6 +156,13 @@ def read_object(reply: str, keys: Sequence[str]) -> dict[str, str] | None:
     return None
 
 
+def read_reply(reply: str, keys: Sequence[str], options: dict) -> dict[str, str] | None:
+    """What an attacker wrote, by key: its JSON object, or its whole reply as the prompt where it is asked for no JSON; None if nothing."""
+    if options.get("reply") != "text":
+        return read_object(reply, keys)
+    return dict.fromkeys(keys, "") | {"prompt": reply.strip()} if reply.strip() else None
+
+
 def read_rating(reply: str) -> int | None:
     """The whole number from 1 to 10 on the line RATING, or of a reply that is nothing but a number; None when there is none, or two."""
     value = labelled_value(reply if re.search(r"[:=]", reply) else f"rating: {reply}", "rating", "10|[1-9]")
@@ -220,11 +231,26 @@ def pap_static(rows: Sequence[dict], spec: dict, ask: Callable, table: Iterable[
     return records
 
 
+def draw_techniques(rows: Sequence[dict], techniques: dict, seed: int) -> dict[str, str]:
+    """A technique for each row's id, decided by the id and the seed alone."""
+    return {row["id"]: random.Random(f"{seed}\n{row['id']}").choice(list(techniques)) for row in rows}
+
+
+def pap_templates(rows: Sequence[dict], spec: dict, ask: Callable, table: Iterable[dict]) -> list[dict]:
+    """Each prompt put into the text of a technique that its id and the seed decide. Raises UserError for a text without {goal}."""
+    templates = read_texts(spec["templates"], {"templates": dict})["templates"]
+    if without := [name for name, text in templates.items() if "{goal}" not in str(text)]:
+        raise UserError(f"{spec['templates']}: templates.{without[0]} has no {{goal}}; write where the prompt goes")
+    drawn = draw_techniques(rows, templates, spec.get("seed", 0))
+    texts = {row["id"]: fill(templates[drawn[row["id"]]], {"goal": row["prompt"]}) for row in rows}
+    return [make_record(row, "pap-templates", texts[row["id"]], Counter(), Counter(), technique=drawn[row["id"]]) for row in rows]
+
+
 def pap_generated(rows: Sequence[dict], spec: dict, ask: Callable, table: Iterable[dict]) -> list[dict]:
     """Each prompt paraphrased by a technique that its id and the seed decide; all in one call."""
     texts = read_texts(spec["attacker"]["prompt"], {"system": str, "user": str})
     techniques = read_texts(spec["techniques"], {"techniques": dict})["techniques"]
-    drawn = {row["id"]: random.Random(f"{spec.get('seed', 0)}\n{row['id']}").choice(list(techniques)) for row in rows}
+    drawn = draw_techniques(rows, techniques, spec.get("seed", 0))
     conversations = {}
     for row in rows:
         name = drawn[row["id"]]
@@ -233,7 +259,7 @@ def pap_generated(rows: Sequence[dict], spec: dict, ask: Callable, table: Iterab
     replies = ask("attacker", conversations)
     records = []
     for row in rows:
-        found = read_object(replies[row["id"]], ("prompt",))
+        found = read_reply(replies[row["id"]], ("prompt",), spec["attacker"])
         attacked, unparseable = (found["prompt"], Counter()) if found else (None, Counter(attacker=1))
         records.append(make_record(row, "pap-generated", attacked, Counter(attacker=1), unparseable, technique=drawn[row["id"]]))
     return records
@@ -342,7 +368,7 @@ def ask_attacker(streams: dict[str, tuple[Behaviour, Stream]], ask: Callable, sp
         for key, reply in ask("attacker", conversations, f"attacker-{attempt}").items():
             behaviour, _ = streams[key]
             behaviour.requests["attacker"] += 1
-            if attack := read_object(reply, ("improvement", "prompt")):
+            if attack := read_reply(reply, ("improvement", "prompt"), spec["attacker"]):
                 found[key] = attack
             else:
                 behaviour.unparseable["attacker"] += 1
@@ -360,6 +386,7 @@ class Attack:
 ATTACKS = {
     "none": Attack(none),
     "pap-static": Attack(pap_static),
+    "pap-templates": Attack(pap_templates),
     "pap-generated": Attack(pap_generated, ("attacker",)),
     "pair": Attack(pair, ROLES),
 }

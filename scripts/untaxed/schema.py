@@ -277,7 +277,8 @@ class AttackModel(Strict):
     """A model that an attack asks: one of this study (`model`), or one at a server (`engine.model`), with its prompt file.
 
     What `sampling` does not say is as in arXiv 2505.15404 (`attacks.SAMPLING`). `system_role: false` is for a chat template without a
-    system turn: its text then opens the first turn of the user.
+    system turn: its text then opens the first turn of the user. `reply: text` takes the whole reply of an attacker as its prompt, for
+    models too small to write JSON.
     """
 
     model: str | None = None
@@ -285,6 +286,7 @@ class AttackModel(Strict):
     prompt: str
     sampling: Sampling | None = None
     system_role: bool = True
+    reply: Literal["json", "text"] = "json"
 
 
 class Target(Strict):
@@ -299,17 +301,19 @@ class Attack(Strict):
 
     pap-static   attacked prompts from a published `table` (an asset), found by the original; `fields` are its own names of
                  {prompt, attacked, technique}
+    pap-templates  the prompt put into a text of the file `templates` that persuades by one technique
     pap-generated  the attacker paraphrases by a technique of the file `techniques`
     pair         the attacker mends its prompt by the target's answer and a judge's score; anew for every run, whose model is the target
     """
 
-    kind: Literal["pap-static", "pap-generated", "pair"]
+    kind: Literal["pap-static", "pap-templates", "pap-generated", "pair"]
     attacker: AttackModel | None = None
     judge: AttackModel | None = None
     target: Target = Target()
     table: str | None = None
     fields: dict[Literal["prompt", "attacked", "technique"], str] = {}
     techniques: str | None = None
+    templates: str | None = None
     streams: Count = 5
     iterations: Count = 5
     keep_last_n: Count = 3

@@ -426,7 +426,7 @@ class Study:
     def _check_attack(self, name: str) -> None:
         """Check the models, files and sizes of an attack."""
         attack, key = self.config.attacks[name], f"attacks.{name}"
-        roles = {"pair": ("attacker", "judge"), "pap-generated": ("attacker",), "pap-static": ()}[attack.kind]
+        roles = {"pair": ("attacker", "judge"), "pap-generated": ("attacker",)}.get(attack.kind, ())
         for role in ("attacker", "judge"):
             asked = getattr(attack, role)
             if (asked is None) == (role in roles):
@@ -439,14 +439,15 @@ class Study:
                 self._check_served(asked.model, asked.engine, f"{key}.{role}", f"an attack of kind {attack.kind!r}")
                 if asked.model is not None:
                     self._check_model(asked.model, f"{key}.{role}.model")
-        for field, kind in (("table", "pap-static"), ("techniques", "pap-generated")):
+        for field, kind in (("table", "pap-static"), ("techniques", "pap-generated"), ("templates", "pap-templates")):
             value = getattr(attack, field)
             if (value is None) == (attack.kind == kind):
                 fix = "add it" if value is None else "remove the key"
                 self._fail(f"{key}.{field}", f"an attack of kind {attack.kind!r} {'needs' if value is None else 'has no'} {field}; {fix}")
         self._asset(attack.table, f"{key}.table")
-        if attack.techniques:
-            self._file(attack.techniques, f"{key}.techniques")
+        for field in ("techniques", "templates"):
+            if path := getattr(attack, field):
+                self._file(path, f"{key}.{field}")
 
     def _check_judge(self, name: str, reads_rows: bool = False) -> None:
         from untaxed.judges import JUDGES
@@ -734,7 +735,7 @@ class Study:
         attack = self.config.attacks[entry.attack]
         sizes = ("streams", "iterations", "keep_last_n", "attempts") if attack.kind == "pair" else ()
         told = {"attack": attack.kind, "name": entry.attack, "seed": attack.seed, "limit": entry.limit}
-        told |= {key: value for key in (*sizes, "fields", "techniques") if (value := getattr(attack, key))}
+        told |= {key: value for key in (*sizes, "fields", "techniques", "templates") if (value := getattr(attack, key))}
         told |= {role: self._attack_model(asked) for role in ("attacker", "judge") if (asked := getattr(attack, role))}
         if run is None:
             return told
@@ -748,7 +749,8 @@ class Study:
 
     def _attack_model(self, asked: AttackModel) -> dict:
         """What a model of an attack is told, and how it marks its own trace where it has one."""
-        told = {"engine": self.asked_engine(asked.model, asked.engine), "prompt": asked.prompt, "system_role": asked.system_role}
+        told = {"engine": self.asked_engine(asked.model, asked.engine), "prompt": asked.prompt}
+        told |= asked.model_dump(include={"system_role", "reply"})
         thinking = {"thinking": self.config.models[asked.model].thinking.model_dump()} if asked.model else {}
         return told | thinking | _sampled(asked.sampling)
 
@@ -1127,7 +1129,7 @@ class Study:
     def attack_files(self, benchmark: str) -> list[str]:
         """The prompt files that a benchmark's attack reads."""
         attack = self.config.attacks[self.config.benchmarks[benchmark].attack]
-        return [*(asked.prompt for asked in (attack.attacker, attack.judge) if asked), *filter(None, [attack.techniques])]
+        return [*(asked.prompt for asked in (attack.attacker, attack.judge) if asked), *filter(None, [attack.techniques, attack.templates])]
 
     def attack_models(self, benchmark: str) -> dict[str, str]:
         """The manifests of this study's models that a benchmark's attack asks, by role."""

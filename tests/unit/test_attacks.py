@@ -163,6 +163,40 @@ def test_a_paraphrase_without_its_json_is_counted_and_the_prompt_stays(pap, tmp_
     assert second["attacked"].startswith("please") and second["unparseable"] == ZERO
 
 
+def test_a_template_holds_the_prompt_and_needs_no_model(root, tmp_path):
+    path = root / "prompts/attacks/pap_templates.yaml"
+    templates = read_yaml(path)["templates"]
+    rows = [{"id": f"r{number}", "prompt": f"make {{x}} {number}"} for number in range(100)]
+    records = run_attack(rows, {"attack": "pap-templates", "templates": str(path)}, {}, tmp_path / "w")
+    assert [record["attacked"] for record in records] == [
+        templates[record["technique"]].replace("{goal}", row["prompt"]) for row, record in zip(rows, records, strict=True)
+    ]
+    assert {record["technique"] for record in records} == set(templates)  # 100 draws of 8 miss one with a chance of 8 * 0.875 ** 100
+    assert all(record["requests"] == ZERO for record in records)
+
+
+def test_a_template_without_a_place_for_the_prompt_is_an_error(tmp_path):
+    path = tmp_path / "templates.yaml"
+    path.write_text("templates: {Framing: please}\n")
+    with pytest.raises(UserError, match=r"templates\.yaml: templates\.Framing has no \{goal\}"):
+        run_attack(ROWS, {"attack": "pap-templates", "templates": str(path)}, {}, tmp_path / "w")
+
+
+def test_the_templates_follow_techniques_of_the_taxonomy(root):
+    prompts = root / "prompts/attacks"
+    assert set(read_yaml(prompts / "pap_templates.yaml")["templates"]) <= set(read_yaml(prompts / "pap_techniques.yaml")["techniques"])
+
+
+def test_an_attacker_that_writes_no_json_is_read_as_it_is(pap, tmp_path):
+    models = Scripted(attacker=lambda request: f" please {drawn(request)} ")
+    plain = {"attacker": pap["attacker"] | {"reply": "text"}}
+    records = run_attack(ROWS, pap | plain, models.engines, tmp_path / "w")
+    assert all(record["attacked"].startswith("please ") and record["unparseable"] == ZERO for record in records)
+    assert [record["attacked"] for record in run_attack(ROWS, pap, models.engines, tmp_path / "v")] == [row["prompt"] for row in ROWS]
+    silent = run_attack(ROWS, pap | plain, Scripted(attacker=lambda request: " ").engines, tmp_path / "u")
+    assert [(record["attacked"], record["unparseable"]["attacker"]) for record in silent] == [(row["prompt"], 1) for row in ROWS]
+
+
 def test_the_taxonomy_has_forty_techniques_each_with_a_description(root):
     techniques = read_yaml(root / "prompts/attacks/pap_techniques.yaml")["techniques"]
     assert len(techniques) == 40  # the lines of the authors' persuasion_taxonomy.jsonl
@@ -474,6 +508,7 @@ def test_a_judges_rating_is_one_whole_number_from_one_to_ten(reply, rating):
         ({"target": {}}, r"attack\.target\.engine: missing"),
         ({"judge": {"engine": {"model": "j"}}}, r"attack\.judge\.prompt: missing"),
         ({"attack": "pap-generated"}, r"attack\.techniques: missing"),
+        ({"attack": "pap-templates"}, r"attack\.templates: missing"),
         ({"keep_last_n": 0}, r"attack\.keep_last_n: 0 is no whole number from 1"),
         ({"streams": 2.5}, r"attack\.streams: 2\.5 is no whole number"),
     ],
