@@ -278,12 +278,13 @@ class AttackModel(Strict):
 
     What `sampling` does not say is as in arXiv 2505.15404 (`attacks.SAMPLING`). `system_role: false` is for a chat template without a
     system turn: its text then opens the first turn of the user. `reply: text` takes the whole reply of an attacker as its prompt, for
-    models too small to write JSON.
+    models too small to write JSON. A judge may be a file of refusal `phrases` in place of a model and its prompt.
     """
 
     model: str | None = None
     engine: JudgeEngine = JudgeEngine()
-    prompt: str
+    prompt: str | None = None
+    phrases: str | None = None
     sampling: Sampling | None = None
     system_role: bool = True
     reply: Literal["json", "text"] = "json"

@@ -435,10 +435,7 @@ class Study:
                     f"{key}.{role}", f"an attack of kind {attack.kind!r} {'asks such a model' if asked is None else 'asks none'}; {fix}"
                 )
             if asked is not None:
-                self._file(asked.prompt, f"{key}.{role}.prompt")
-                self._check_served(asked.model, asked.engine, f"{key}.{role}", f"an attack of kind {attack.kind!r}")
-                if asked.model is not None:
-                    self._check_model(asked.model, f"{key}.{role}.model")
+                self._check_attack_model(asked, f"{key}.{role}", f"an attack of kind {attack.kind!r}", judges=role == "judge")
         for field, kind in (("table", "pap-static"), ("techniques", "pap-generated"), ("templates", "pap-templates")):
             value = getattr(attack, field)
             if (value is None) == (attack.kind == kind):
@@ -448,6 +445,20 @@ class Study:
         for field in ("techniques", "templates"):
             if path := getattr(attack, field):
                 self._file(path, f"{key}.{field}")
+
+    def _check_attack_model(self, asked: AttackModel, key: str, whose: str, judges: bool) -> None:
+        """Check a model that an attack asks, or the phrases that stand for its judge."""
+        if asked.phrases is not None:
+            if not judges or asked.model is not None or asked.prompt is not None:
+                self._fail(f"{key}.phrases", "stand for a judge without `model` and `prompt`; remove the key, or those")
+            self._file(asked.phrases, f"{key}.phrases")
+            return
+        if asked.prompt is None:
+            self._fail(f"{key}.prompt", f"{whose} needs the prompt of its models; name a file of prompts/attacks")
+        self._file(asked.prompt, f"{key}.prompt")
+        self._check_served(asked.model, asked.engine, key, whose)
+        if asked.model is not None:
+            self._check_model(asked.model, f"{key}.model")
 
     def _check_judge(self, name: str, reads_rows: bool = False) -> None:
         from untaxed.judges import JUDGES
@@ -748,7 +759,9 @@ class Study:
         return told | {"target": target | _sampled(attack.target.sampling)}
 
     def _attack_model(self, asked: AttackModel) -> dict:
-        """What a model of an attack is told, and how it marks its own trace where it has one."""
+        """What a model of an attack is told, and how it marks its own trace where it has one; or the phrases that stand for it."""
+        if asked.phrases is not None:
+            return {"phrases": asked.phrases}
         told = {"engine": self.asked_engine(asked.model, asked.engine), "prompt": asked.prompt}
         told |= asked.model_dump(include={"system_role", "reply"})
         thinking = {"thinking": self.config.models[asked.model].thinking.model_dump()} if asked.model else {}
@@ -1129,7 +1142,8 @@ class Study:
     def attack_files(self, benchmark: str) -> list[str]:
         """The prompt files that a benchmark's attack reads."""
         attack = self.config.attacks[self.config.benchmarks[benchmark].attack]
-        return [*(asked.prompt for asked in (attack.attacker, attack.judge) if asked), *filter(None, [attack.techniques, attack.templates])]
+        asked = [entry.phrases or entry.prompt for entry in (attack.attacker, attack.judge) if entry]
+        return [*asked, *filter(None, [attack.techniques, attack.templates])]
 
     def attack_models(self, benchmark: str) -> dict[str, str]:
         """The manifests of this study's models that a benchmark's attack asks, by role."""

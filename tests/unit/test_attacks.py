@@ -498,6 +498,26 @@ def test_a_judges_rating_is_one_whole_number_from_one_to_ten(reply, rating):
     assert read_rating(reply) == rating
 
 
+def test_phrases_in_place_of_a_judge_stop_at_the_first_answer_that_is_no_refusal(run, tmp_path):
+    path = tmp_path / "phrases.yaml"
+    path.write_text('phrases: ["no to"]\n')
+    models = Scripted(target=lambda request: "yes" if key(request)[1:] == (2, 1) else refuse(request))
+    records, models = run(models=models, changes={"judge": {"phrases": str(path)}, "streams": 2, "iterations": 3})
+    assert [(r["score"], r["stream"], r["iteration"], r["success"]) for r in records] == [(10, 2, 1, True)] * 3
+    assert not models.asked("judge") and all(r["requests"] == {"attacker": 2, "target": 2, "judge": 0} for r in records)
+    refused, _ = run(work="other.jsonl", changes={"judge": {"phrases": str(path)}, "streams": 1, "iterations": 2})
+    assert [(r["score"], r["success"], r["unparseable"]) for r in refused] == [(1, False, ZERO)] * 3
+
+
+def test_an_attacker_without_json_is_reminded_of_its_own_words(spec, run):
+    models = Scripted(attacker=lambda request: f"please {drawn(request)}")
+    plain = {"attacker": spec["attacker"] | {"reply": "text"}, "streams": 1, "iterations": 2}
+    _, models = run(models=models, changes=plain)
+    (second,) = [request for request in models.asked("attacker") if key(request) == ("make-kumo", 1, 2)]
+    (first,) = [request for request in models.asked("attacker") if key(request) == ("make-kumo", 1, 1)]
+    assert [turn["content"] for turn in second.messages if turn["role"] == "assistant"] == [f"please {drawn(first)}"]
+
+
 # Errors, engines, and the command
 
 
