@@ -6,7 +6,6 @@ python scripts/judge.py --spec '{"judge": "refusal-phrases", "kind": "string_mat
 
 import argparse
 import json
-from collections import Counter
 
 from untaxed.command import run_command
 
@@ -20,19 +19,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--work-file", help="where replies are kept as they come, so that a killed job goes on")
     options = parser.parse_args(arguments)
 
-    from untaxed.judges import judge_samples, open_judge
-    from untaxed.records import read_jsonl, write_jsonl
+    from untaxed.judges import write_verdicts
+    from untaxed.records import read_jsonl
 
-    verdicts: Counter[str] = Counter()
-
-    def counted(records):
-        for record in records:
-            verdicts[record["verdict"]] += 1
-            yield record
-
-    with open_judge(options.spec, options.model) as engine:
-        write_jsonl(options.output, counted(judge_samples(read_jsonl(options.samples), options.spec, engine, options.work_file)))
-    print(f"{options.spec['judge']}: {verdicts.total()} samples, " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(verdicts.items())))
+    print(write_verdicts(options.output, read_jsonl(options.samples), options.spec, options.model, options.work_file))
 
 
 if __name__ == "__main__":

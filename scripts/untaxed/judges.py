@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from untaxed.records import UserError, read_yaml
+from untaxed.records import UserError, read_yaml, write_jsonl
 from untaxed.thinking import ThinkingFormat
 
 VERDICTS = ("safe", "unsafe", "refusal", "compliance", "partial", "no answer", "unparseable")
@@ -475,6 +475,17 @@ def judge_samples(samples: Iterable[dict], spec: dict, engine: Any = None, work_
     replies = ask(engine, conversations, {"max_new_tokens": kind.max_new_tokens} | (spec.get("sampling") or {}), work_file)
     for key, sample, _, _ in numbered:
         yield verdict_record(sample, spec, kind.parse(replies[key], texts, options) if key in replies else Verdict("unparseable"))
+
+
+def write_verdicts(
+    path: Path | str, samples: Iterable[dict], spec: dict, model: Path | str | None = None, work_file: Path | str | None = None
+) -> str:
+    """Open the judge (`open_judge`), write its verdicts on the samples (`judge_samples`) to a file, and say in a line how many of each."""
+    with open_judge(spec, model) as engine:
+        records = list(judge_samples(samples, spec, engine, work_file))
+    write_jsonl(path, records)
+    counts = Counter(record["verdict"] for record in records)
+    return f"{spec['judge']}: {len(records)} samples, " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
 
 
 def with_request_ids(views: Iterable[tuple[dict, str, str]]) -> Iterator[tuple[str, dict, str, str]]:

@@ -1,0 +1,140 @@
+"""Filtering: judges read the rows of a dataset, and their verdicts decide which rows stay (arXiv 2505.15404, sections 3 and 4.2).
+
+A filter names a judge, and the verdicts that it keeps, the labels that it allows, or both:
+
+    {"judge": "reasoning_shield", "keep": ["safe"]}              rows that the judge calls safe
+    {"judge": "risky_patterns", "allow": ["weak_vacillation"]}   rows without any other risky pattern
+    {"judge": "risky_patterns", "allow": []}                     rows without any risky pattern
+
+A row whose verdict is unparseable never stays. To allow a way to overthink is to allow the overthinking that it implies.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from untaxed.judges import JUDGES, VERDICTS, WAYS_TO_OVERTHINK
+from untaxed.records import UserError, nearest
+from untaxed.thinking import ThinkingFormat
+
+UNPARSEABLE = "unparseable"
+
+
+def samples_of(rows: Iterable[dict], dataset: str, thinking: ThinkingFormat | None = None) -> Iterator[dict]:
+    """Yield each row as a sample that `judges.judge_samples` reads: its trace and answer as a model's finished generation.
+
+    The benchmark is the dataset's name. `original_prompt` is `meta.original` where a row has it, else the prompt.
+    """
+    thinking = thinking or ThinkingFormat()
+    for row in rows:
+        yield {
+            "benchmark": dataset,
+            "id": row["id"],
+            "prompt": row["prompt"],
+            "original_prompt": (row.get("meta") or {}).get("original") or row["prompt"],
+            "generation": thinking.join(row["reasoning"], row["answer"]),
+            "reasoning": row["reasoning"],
+            "answer": row["answer"],
+            "closed": True,
+            "harmful": row["harmful"],
+            "category": row["category"],
+        }
+
+
+def check_filters(dataset: str, filters: Sequence[Mapping], kinds: Mapping[str, str], patterns: str | None = None) -> None:
+    """Raise UserError, with its key in datasets.<dataset>, for a filter or a judge of patterns that could not work.
+
+    `kinds` are the kinds of these judges by name.
+    """
+    if patterns and not JUDGES[kinds[patterns]].labels:
+        raise UserError(f"datasets.{dataset}.patterns: judge {patterns!r} is of kind {kinds[patterns]!r}, which gives no labels to count")
+    for number, entry in enumerate(filters):
+        key = f"datasets.{dataset}.filters[{number}]"
+        keep, allow, kind = entry.get("keep"), entry.get("allow"), kinds[entry["judge"]]
+        labels = JUDGES[kind].labels
+        if not keep and allow is None:
+            raise UserError(f"{key}: keeps everything; give it `keep`, a list of verdicts, or `allow`, a list of labels")
+        readable = [verdict for verdict in VERDICTS if verdict != UNPARSEABLE]
+        for verdict in keep or []:
+            if verdict not in readable:
+                raise UserError(f"{key}.keep: {verdict!r} is no verdict that a row can stay with; {nearest(verdict, readable)}")
+        if allow is not None and not labels:
+            raise UserError(f"{key}.allow: judge {entry['judge']!r} is of kind {kind!r}, which gives no labels; use `keep`")
+        for label in allow or []:
+            if label not in labels:
+                raise UserError(f"{key}.allow: no label is called {label!r}; {nearest(label, labels)}")
+        if "overthinking" in (allow or []) and not set(allow) & set(WAYS_TO_OVERTHINK):
+            raise UserError(f"{key}.allow: overthinking alone allows nothing; name the ways to overthink: {', '.join(WAYS_TO_OVERTHINK)}")
+
+
+def passes(verdict: Mapping, entry: Mapping) -> bool:
+    """Whether a row with this verdict record stays."""
+    if verdict["verdict"] == UNPARSEABLE or (entry.get("keep") and verdict["verdict"] not in entry["keep"]):
+        return False
+    if entry.get("allow") is None:
+        return True
+    allowed = set(entry["allow"])
+    implied = {"overthinking"} if allowed & set(WAYS_TO_OVERTHINK) else set()
+    return set(verdict["labels"]) <= allowed | implied
+
+
+def count_labels(verdicts: Sequence[Mapping], labels: Iterable[str]) -> dict:
+    """{"n", "unparseable", "counts": {label: rows}}. `n` counts all rows: a label's share is of the n - unparseable that could be read."""
+    counts = Counter(label for verdict in verdicts for label in verdict["labels"])
+    return {
+        "n": len(verdicts),
+        "unparseable": sum(verdict["verdict"] == UNPARSEABLE for verdict in verdicts),
+        "counts": {label: counts[label] for label in labels},
+    }
+
+
+def apply_filters(
+    rows: Sequence[dict],
+    verdicts_by_judge: Mapping[str, Sequence[dict]],
+    filters: Sequence[Mapping],
+    patterns: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    dataset: str = "",
+) -> tuple[list[dict], dict]:
+    """(the rows that stay, report): filters in their order, then `limit` rows drawn by seed, all in the order of the file.
+
+    `verdicts_by_judge` holds the verdict records of every judge of `filters`, and of `patterns`, whose labels are counted before and after
+    the filters (not after the draw). A smaller limit draws a part of what a larger one draws. The report is
+    {"rows", "kept" (after the filters), "rows_out", "steps": [{"judge", "in", "out", "verdicts": {verdict: rows}}],
+    "patterns": {"judge", "before", "after"} (`count_labels`) or None}.
+    Raises UserError for a filter that could not work, a row without a verdict, and too few rows for the limit.
+    """
+    kinds = {judge: verdicts[0]["kind"] for judge, verdicts in verdicts_by_judge.items() if verdicts}
+    found = {judge: {verdict["id"]: verdict for verdict in verdicts} for judge, verdicts in verdicts_by_judge.items()}
+    for judge in [*(entry["judge"] for entry in filters), *([patterns] if patterns else [])]:
+        if missing := sum(row["id"] not in found.get(judge, {}) for row in rows):
+            raise UserError(f"datasets.{dataset}: judge {judge!r} has no verdict on {missing} of {len(rows)} rows; judge the rows again")
+    if rows:
+        check_filters(dataset, filters, kinds, patterns)
+
+    def labelled(kept: Sequence[dict]) -> dict:
+        return count_labels([found[patterns][row["id"]] for row in kept], JUDGES[kinds[patterns]].labels if kept else ())
+
+    kept, steps = list(rows), []
+    for entry in filters:
+        verdicts = [found[entry["judge"]][row["id"]] for row in kept]
+        counts = Counter(verdict["verdict"] for verdict in verdicts)
+        passed = [row for row, verdict in zip(kept, verdicts, strict=True) if passes(verdict, entry)]
+        steps.append({"judge": entry["judge"], "in": len(kept), "out": len(passed), "verdicts": dict(counts)})
+        kept = passed
+    drawn = draw(kept, limit, seed, dataset)
+    counted = {"judge": patterns, "before": labelled(rows), "after": labelled(kept)} if patterns else None
+    return drawn, {"rows": len(rows), "kept": len(kept), "rows_out": len(drawn), "steps": steps, "patterns": counted}
+
+
+def draw(rows: list[dict], limit: int | None, seed: int, dataset: str) -> list[dict]:
+    """`limit` rows at random, in their order; all of them without a limit. Raises UserError when there are fewer."""
+    if limit is None:
+        return rows
+    if len(rows) < limit:
+        message = f"{limit} rows are asked for, the filters leave {len(rows)}; lower it, or draw from more rows"
+        raise UserError(f"datasets.{dataset}.limit: {message}")
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return [rows[place] for place in sorted(order[:limit])]
