@@ -22,18 +22,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", required=True, help="folder of the teacher")
     parser.add_argument("--output", required=True, help="distilled rows (JSON Lines)")
     parser.add_argument("--report", required=True, help="counts per reason (JSON)")
+    parser.add_argument("--upstream", help="the release's source with the prompts, where the teacher's is `upstream:<style>`")
     parser.add_argument("--work-file", required=True, help="answers so far; the same call goes on from it")
     options = parser.parse_args(arguments)
 
     from untaxed.distillation import assemble, build_requests
     from untaxed.engine import Sampling, generate_resumable, open_engine
-    from untaxed.prompts import read_prompt
+    from untaxed.prompts import read_teacher_prompt
     from untaxed.records import UserError, read_jsonl, write_json, write_jsonl
     from untaxed.thinking import ThinkingFormat
 
     spec = options.spec
     rows = list(read_jsonl(options.rows))
-    instruction, version = read_prompt(spec["prompt"]) if spec.get("prompt") else ("", None)
+    instruction, version = read_teacher_prompt(spec.get("prompt"), options.upstream)
     thinking = ThinkingFormat(**spec["thinking"]) if spec.get("thinking") else None
     with open_engine({**spec["engine"], "model": options.model, "thinking": spec.get("thinking") or {}}) as engine:
         requests = build_requests(rows, spec.get("seed", 0), instruction, spec.get("delivery", "user"))

@@ -24,11 +24,13 @@ def build_requests(rows: Iterable[dict], seed: int = 0, instruction: str = "", d
     """One request per row, its prompt as the user's turn.
 
     An instruction stands before the prompt in that turn (`delivery` user), or is a system message (system). It is no part of the row.
+    A blank line parts them, unless the instruction ends in a blank, and so leads into the prompt by itself.
     """
+    between = "" if instruction.endswith(" ") else "\n\n"
     requests = []
     for row in rows:
         before = [{"role": "system", "content": instruction}] if instruction and delivery == "system" else []
-        asked = f"{instruction}\n\n{row['prompt']}" if instruction and delivery == "user" else row["prompt"]
+        asked = f"{instruction}{between}{row['prompt']}" if instruction and delivery == "user" else row["prompt"]
         requests.append(Request(row["id"], [*before, {"role": "user", "content": asked}], seed))
     return requests
 
