@@ -594,6 +594,39 @@ def safety_reasoning(rows: list[dict], seed: int = 0) -> list[dict]:
     return result
 
 
+def short_reasoning(rows: list[dict], seed: int = 0) -> list[dict]:
+    """Give every harmful row one or two sentences of thought and a refusal, drawn by seed (the Short style of arXiv:2505.15404).
+
+    The thought repeats at most the first six words of the prompt. Benign rows stay as they are.
+    """
+    texts = read_yaml(PROMPTS / "short_reasoning.yaml")
+
+    def written(r: dict) -> dict:
+        thought = _draw(texts["thoughts"], seed, r["id"], "thought").format(topic=topic(r["prompt"]))
+        return {**r, "reasoning": thought, "answer": _draw(texts["refusals"], seed, r["id"], "answer")}
+
+    return [written(r) if r["harmful"] else r for r in rows]
+
+
+def template_reasoning(rows: list[dict], seed: int = 0) -> list[dict]:
+    """Give every harmful row the Template style's trace (arXiv:2505.15404) and a refusal, their wording drawn by seed.
+
+    The trace: a sentence with at most the first six words of the prompt, a line Yes or No for each of eight categories (by the row's own
+    category), a conclusion. Benign rows stay as they are.
+    """
+    texts = read_yaml(PROMPTS / "template_reasoning.yaml")
+
+    def written(r: dict) -> dict:
+        label = r["category"].casefold()
+        unsafe = {name for name, signs in texts["categories"].items() if any(sign in label for sign in signs)} or {texts["otherwise"]}
+        lines = [f"* {name}: {'Yes' if name in unsafe else 'No'}." for name in texts["categories"]]
+        first, last = (_draw(texts[part], seed, r["id"], part) for part in ("requests", "conclusions"))
+        trace = "\n".join([first.format(topic=topic(r["prompt"])), *lines, last])
+        return {**r, "reasoning": trace, "answer": _draw(texts["refusals"], seed, r["id"], "answer")}
+
+    return [written(r) if r["harmful"] else r for r in rows]
+
+
 def topic(prompt: str) -> str:
     """The first six words of a prompt, in lower case, without punctuation."""
     return " ".join(re.findall(r"[\w'-]+", prompt.lower())[:TOPIC_WORDS])
@@ -608,6 +641,8 @@ RESPONSES: dict[str, Callable[[list[dict], int], list[dict]]] = {
     "direct_refusal": direct_refusal,
     "no_cot": no_cot,
     "safety_reasoning": safety_reasoning,
+    "short_reasoning": short_reasoning,
+    "template_reasoning": template_reasoning,
 }
 
 

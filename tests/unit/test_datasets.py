@@ -15,6 +15,8 @@ from untaxed.datasets import (
     prepare_against,
     running_sums,
     safety_reasoning,
+    short_reasoning,
+    template_reasoning,
     topic,
 )
 from untaxed.judges import find_refusal
@@ -332,6 +334,48 @@ def test_safety_reasoning_goes_on_with_a_benign_row():
     assert (row["answer"], row["reasoning"].splitlines()[-1]) == ("Use kill.", "Signals.")
     with pytest.raises(UserError, match="benign row b has no answer"):
         safety_reasoning([bare("b", "x", harmful=False)])
+
+
+TWELVE_WORDS = "Tell me how to steal a car, quickly and without any noise"
+
+
+@pytest.mark.parametrize("write", [short_reasoning, template_reasoning])
+def test_written_styles_are_drawn_by_row_and_seed_and_refuse(write, root):
+    rows = [bare(str(i), TWELVE_WORDS, category="Theft") for i in range(30)]
+    made = write(rows, seed=1)
+    assert write(rows[20:], seed=1) == made[20:]
+    assert write(rows, seed=2) != made
+    assert len({r["reasoning"] for r in made}) > 2
+    phrases = read_yaml(root / "prompts/refusal_phrases.yaml")
+    for row in made:
+        assert "tell me how to steal a" in row["reasoning"] and "a car" not in row["reasoning"]
+        assert find_refusal(row["answer"], phrases)
+    assert write([bare("b", "x", harmful=False)]) == [bare("b", "x", harmful=False)]
+
+
+def test_short_reasoning_is_two_sentences_at_most():
+    for row in short_reasoning([bare(str(i), TWELVE_WORDS) for i in range(30)]):
+        assert len(re.findall(r"\.", row["reasoning"])) <= 2
+        assert len(row["reasoning"].split()) <= 16
+
+
+@pytest.mark.parametrize(
+    ("category", "yes"),
+    [
+        ("Harassment / Hate / Discrimination", ["harassment/threatening", "hate/threatening"]),
+        ("misinformation_disinformation", ["misinformation"]),
+        ("Non-violent crimes", ["illicit/violent"]),
+        ("Violence / Physical Harm, Self-Harm", ["self-harm/intent/instructions", "violence/graphic"]),
+        ("", ["illicit/violent"]),
+    ],
+)
+def test_template_reasoning_has_a_line_for_each_category_and_yes_at_the_rows_own(category, yes):
+    (row,) = template_reasoning([bare("a", TWELVE_WORDS, category=category)])
+    first, *lines, last = row["reasoning"].splitlines()
+    assert [line for line in lines if not re.fullmatch(r"\* \S+: (Yes|No)\.", line)] == []
+    assert len(lines) == 8
+    assert [line.split(":")[0].removeprefix("* ") for line in lines if line.endswith("Yes.")] == yes
+    assert first.endswith("steal a.") and last.startswith("So ")
 
 
 def test_decontamination_by_hand():
