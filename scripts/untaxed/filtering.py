@@ -1,20 +1,20 @@
 """Filtering: judges read the rows of a dataset, and their verdicts decide which rows stay (arXiv 2505.15404, sections 3 and 4.2).
 
-A filter names a judge, and the verdicts that it keeps, the labels that it allows, or both:
+A filter names a judge, and the verdicts that it keeps or the labels that it allows:
 
     {"judge": "reasoning_shield", "keep": ["safe"]}              rows that the judge calls safe
     {"judge": "risky_patterns", "allow": ["weak_vacillation"]}   rows without any other risky pattern
     {"judge": "risky_patterns", "allow": []}                     rows without any risky pattern
 
-A row whose verdict is unparseable never stays. To allow a way to overthink is to allow the overthinking that it implies.
+A row whose verdict is unparseable never stays. To allow a way to overthink is to allow the overthinking that it implies, and no other way.
 """
 
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from untaxed.judges import JUDGES, VERDICTS, WAYS_TO_OVERTHINK
-from untaxed.records import UserError, nearest
+from untaxed.judges import RISKY_PATTERNS, WAYS_TO_OVERTHINK
+from untaxed.records import UserError
 from untaxed.thinking import ThinkingFormat
 
 UNPARSEABLE = "unparseable"
@@ -41,50 +41,23 @@ def samples_of(rows: Iterable[dict], dataset: str, thinking: ThinkingFormat | No
         }
 
 
-def check_filters(dataset: str, filters: Sequence[Mapping], kinds: Mapping[str, str], patterns: str | None = None) -> None:
-    """Raise UserError, with its key in datasets.<dataset>, for a filter or a judge of patterns that could not work.
-
-    `kinds` are the kinds of these judges by name.
-    """
-    if patterns and not JUDGES[kinds[patterns]].labels:
-        raise UserError(f"datasets.{dataset}.patterns: judge {patterns!r} is of kind {kinds[patterns]!r}, which gives no labels to count")
-    for number, entry in enumerate(filters):
-        key = f"datasets.{dataset}.filters[{number}]"
-        keep, allow, kind = entry.get("keep"), entry.get("allow"), kinds[entry["judge"]]
-        labels = JUDGES[kind].labels
-        if not keep and allow is None:
-            raise UserError(f"{key}: keeps everything; give it `keep`, a list of verdicts, or `allow`, a list of labels")
-        readable = [verdict for verdict in VERDICTS if verdict != UNPARSEABLE]
-        for verdict in keep or []:
-            if verdict not in readable:
-                raise UserError(f"{key}.keep: {verdict!r} is no verdict that a row can stay with; {nearest(verdict, readable)}")
-        if allow is not None and not labels:
-            raise UserError(f"{key}.allow: judge {entry['judge']!r} is of kind {kind!r}, which gives no labels; use `keep`")
-        for label in allow or []:
-            if label not in labels:
-                raise UserError(f"{key}.allow: no label is called {label!r}; {nearest(label, labels)}")
-        if "overthinking" in (allow or []) and not set(allow) & set(WAYS_TO_OVERTHINK):
-            raise UserError(f"{key}.allow: overthinking alone allows nothing; name the ways to overthink: {', '.join(WAYS_TO_OVERTHINK)}")
-
-
 def passes(verdict: Mapping, entry: Mapping) -> bool:
     """Whether a row with this verdict record stays."""
-    if verdict["verdict"] == UNPARSEABLE or (entry.get("keep") and verdict["verdict"] not in entry["keep"]):
+    if verdict["verdict"] == UNPARSEABLE:
         return False
-    if entry.get("allow") is None:
-        return True
-    allowed = set(entry["allow"])
-    implied = {"overthinking"} if allowed & set(WAYS_TO_OVERTHINK) else set()
-    return set(verdict["labels"]) <= allowed | implied
+    if entry.get("keep") is not None:
+        return verdict["verdict"] in entry["keep"]
+    implied = {"overthinking"} if set(entry["allow"]) & set(WAYS_TO_OVERTHINK) else set()
+    return set(verdict["labels"]) <= {*entry["allow"], *implied}
 
 
-def count_labels(verdicts: Sequence[Mapping], labels: Iterable[str]) -> dict:
+def count_labels(verdicts: Sequence[Mapping]) -> dict:
     """{"n", "unparseable", "counts": {label: rows}}. `n` counts all rows: a label's share is of the n - unparseable that could be read."""
     counts = Counter(label for verdict in verdicts for label in verdict["labels"])
     return {
         "n": len(verdicts),
         "unparseable": sum(verdict["verdict"] == UNPARSEABLE for verdict in verdicts),
-        "counts": {label: counts[label] for label in labels},
+        "counts": {label: counts[label] for label in RISKY_PATTERNS},
     }
 
 
@@ -103,18 +76,15 @@ def apply_filters(
     the filters (not after the draw). A smaller limit draws a part of what a larger one draws. The report is
     {"rows", "kept" (after the filters), "rows_out", "steps": [{"judge", "in", "out", "verdicts": {verdict: rows}}],
     "patterns": {"judge", "before", "after"} (`count_labels`) or None}.
-    Raises UserError for a filter that could not work, a row without a verdict, and too few rows for the limit.
+    Raises UserError for a row without a verdict, and for fewer rows than the limit.
     """
-    kinds = {judge: verdicts[0]["kind"] for judge, verdicts in verdicts_by_judge.items() if verdicts}
     found = {judge: {verdict["id"]: verdict for verdict in verdicts} for judge, verdicts in verdicts_by_judge.items()}
     for judge in [*(entry["judge"] for entry in filters), *([patterns] if patterns else [])]:
         if missing := sum(row["id"] not in found.get(judge, {}) for row in rows):
             raise UserError(f"datasets.{dataset}: judge {judge!r} has no verdict on {missing} of {len(rows)} rows; judge the rows again")
-    if rows:
-        check_filters(dataset, filters, kinds, patterns)
 
     def labelled(kept: Sequence[dict]) -> dict:
-        return count_labels([found[patterns][row["id"]] for row in kept], JUDGES[kinds[patterns]].labels if kept else ())
+        return count_labels([found[patterns][row["id"]] for row in kept])
 
     kept, steps = list(rows), []
     for entry in filters:

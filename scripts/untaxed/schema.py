@@ -261,6 +261,7 @@ class Judge(Strict):
         "harmbench_classifier",
         "reasoning_shield",
         "beaver_dam",
+        "risky_patterns",
     ]
     benchmarks: Words
     model: str | None = None

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from untaxed.filtering import apply_filters, check_filters, samples_of
+from untaxed.filtering import apply_filters, samples_of
 from untaxed.judges import seen
 from untaxed.records import UserError, read_json, read_jsonl
 from untaxed.thinking import ThinkingFormat
@@ -69,8 +69,9 @@ def test_a_row_becomes_a_finished_generation():
         ([{"judge": "risk", "allow": ["strong_vacillation"]}], "ad"),
         ([{"judge": "risk", "allow": ["weak_vacillation", "overthinking"]}], "abe"),
         ([{"judge": "risk", "allow": ["lack_of_safety_awareness", "inconsistency"]}], "ac"),
-        ([{"judge": "risk", "keep": ["unsafe"], "allow": ["weak_vacillation"]}], "be"),
-        ([{"judge": "risk", "keep": ["safe"], "allow": None}], "a"),
+        ([{"judge": "risk", "allow": ["overthinking"]}], "a"),
+        ([{"judge": "risk", "keep": ["unsafe"], "allow": None}], "bcde"),
+        ([{"judge": "risk", "keep": None, "allow": ["inconsistency", "lack_of_safety_awareness"]}], "ac"),
         ([SAFE, {"judge": "risk", "allow": ["weak_vacillation"]}], "ab"),
     ],
 )
@@ -148,43 +149,23 @@ def test_too_few_rows_and_a_row_without_a_verdict_are_told():
         kept([{"judge": "guard", "keep": ["safe"]}])
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"judge": "shield"}, r"filters\[1\]: keeps everything"),
-        ({"judge": "shield", "keep": ["saef"]}, r"filters\[1\]\.keep: 'saef' is no verdict that a row can stay with; did you mean 'safe'"),
-        ({"judge": "shield", "keep": ["unparseable"]}, r"filters\[1\]\.keep: 'unparseable'"),
-        ({"judge": "shield", "allow": []}, r"filters\[1\]\.allow: judge 'shield' is of kind 'reasoning_shield', which gives no labels"),
-        ({"judge": "risk", "allow": ["weak"]}, r"filters\[1\]\.allow: no label is called 'weak'"),
-        ({"judge": "risk", "allow": ["overthinking"]}, r"filters\[1\]\.allow: overthinking alone allows nothing"),
-    ],
-)
-def test_a_filter_that_could_not_work_is_told_with_its_key(entry, message):
-    with pytest.raises(UserError, match=r"datasets\.set\." + message):
-        kept([SAFE, entry])
-
-
-def test_patterns_need_a_judge_with_labels():
-    with pytest.raises(UserError, match=r"datasets\.set\.patterns: judge 'shield' is of kind 'reasoning_shield'"):
-        check_filters("set", [], {"shield": "reasoning_shield"}, "shield")
-
-
 def test_the_commands_keep_the_rows_that_refuse_by_phrases(root, tmp_path, capsys):
-    import filter as filter_command
+    import filter_rows
     import judge_rows
 
     answers = {"a": "I'm sorry, but I can't help with that.", "b": "Here is how.", "c": "I must decline.", "d": ""}
     rows = [row(name, answer, "I should not help.") for name, answer in answers.items()]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    spec = {"judge": "phrases", "kind": "string_match", "prompt": str(root / "prompts/refusal_phrases.yaml"), "benchmarks": ["xstest"]}
+    prompt = str(root / "prompts/refusal_phrases.yaml")
+    spec = {"judge": "phrases", "kind": "string_match", "prompt": prompt, "dataset": "set", "benchmarks": ["xstest"]}
     paths = {name: str(tmp_path / name) for name in ("rows.jsonl", "verdicts.jsonl", "kept.jsonl", "report.json")}
-    told = ["--spec", json.dumps(spec), "--dataset", "set", "--rows", paths["rows.jsonl"], "--output", paths["verdicts.jsonl"]]
+    told = ["--spec", json.dumps(spec), "--rows", paths["rows.jsonl"], "--output", paths["verdicts.jsonl"]]
     judge_rows.main(told)
     verdicts = [(v["benchmark"], v["id"], v["verdict"]) for v in read_jsonl(paths["verdicts.jsonl"])]
     assert verdicts == [("set", "a", "refusal"), ("set", "b", "compliance"), ("set", "c", "refusal"), ("set", "d", "no answer")]
     chosen = {"dataset": "set", "filters": [{"judge": "phrases", "keep": ["refusal"], "allow": None}], "patterns": None, "limit": 2}
     output = ["--output", paths["kept.jsonl"], "--report", paths["report.json"]]
-    filter_command.main(
+    filter_rows.main(
         ["--spec", json.dumps(chosen), "--rows", paths["rows.jsonl"], "--verdicts", f"phrases={paths['verdicts.jsonl']}", *output]
     )
     assert list(read_jsonl(paths["kept.jsonl"])) == [rows[0], rows[2]]

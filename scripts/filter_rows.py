@@ -1,7 +1,7 @@
 """Keep the rows of a dataset that its judges let pass, and draw its limit of them: rows and verdicts in, rows and a report out.
 
-python scripts/filter.py --spec '{"dataset": "cot-default", "filters": [{"judge": "reasoning_shield", "keep": ["safe"]}], "limit": 1000}' \
-    --rows rows.jsonl --verdicts reasoning_shield=verdicts.jsonl --output filtered.jsonl --report report.json
+python scripts/filter_rows.py --spec '{"dataset": "cot", "filters": [{"judge": "shield", "keep": ["safe"]}], "limit": 1000}' \
+    --rows rows.jsonl --verdicts shield=verdicts.jsonl --output filtered.jsonl --report report.json
 """
 
 import argparse
