@@ -671,6 +671,16 @@ def test_no_study_trains_on_the_part_that_it_tests_with(
         load(changed, root)
 
 
+def test_a_set_drawn_from_the_prompts_that_a_benchmark_tests_with_is_no_way_around(organism: dict, root: Path) -> None:
+    safe = {"adapter": "xstest", "assets": ["xstest"], "options": {"label": "safe", "part": "test"}}
+    drawn = {"own-train": {"of": "own-test", "limit": 1}}
+    changed = merge(organism, {"datasets": {"own-test": safe, **drawn}})
+    changed = put(changed, "recipes/organism-direct/mix", [{"dataset": "own-train", "n": 1}])
+    changed = put(changed, "benchmarks/harmless_requests/dataset", "own-test")
+    with pytest.raises(UserError, match=r"datasets\.own-test\.options\.part: trains on prompts that benchmark 'harmless_requests'"):
+        load(changed, root)
+
+
 def test_a_dataset_is_told_what_it_is_checked_against_and_a_taught_one_how_many_prompts_to_ask(root: Path) -> None:
     study = read([root / "config.yaml", root / "studies/laptop.yaml"], root)
     assert study.dataset_spec("advbench-direct")["decontaminate_against"] == ["strongreject"]

@@ -21,8 +21,8 @@ CATEGORIES = (
 SYSTEM = {
     "thinks between the marks, then answers": r"<think>\n.*\n</think>\n\(your answer\)",
     "considers safety in the thoughts": r"In your thoughts, consider whether the request is safe",
-    "refuses what is harmful": r"If the request is harmful, refuse",
-    "refuses only after thought": r"never refuse without having thought",
+    "refuses what is harmful": r"If it is harmful, decline it in the answer",
+    "refuses only after thought": r"never before you have thought",
     "thinks briefly": r"Keep the thoughts brief",
 }
 PARTS = {
@@ -67,7 +67,7 @@ def test_the_example_of_the_template_has_the_form_that_it_asks_for(root):
     first, *lines, last = trace.splitlines()
     assert closed and answer
     assert [line.partition(":")[0] for line in lines] == [f"* {name}" for name in CATEGORIES]
-    assert first.endswith(".") and last.startswith("So the request is safe")
+    assert first.endswith(".") and last.startswith("So nothing here is unsafe")
 
 
 SOURCE = '''
