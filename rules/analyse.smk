@@ -5,7 +5,7 @@ rule measure_shift:
     input:
         base=lambda wildcards: STUDY.model(STUDY.runs[wildcards.run]["model"]),
         checkpoint=lambda wildcards: STUDY.checkpoint(wildcards.run),
-        encoder=STUDY.asset(STUDY.config.shift.encoder),
+        encoder=lambda wildcards: STUDY.asset(STUDY.config.shift.encoder),
         base_samples=lambda wildcards: f"{RESULTS}/runs/base--{STUDY.runs[wildcards.run]['model']}/samples.jsonl",
         samples=rules.evaluate.output[0],
         rows=rules.mix.output.rows,

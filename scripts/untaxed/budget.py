@@ -208,7 +208,8 @@ def jobs_of(study: Study, count: Counter, run: str, spec: dict) -> Iterator[Job]
         if spec["refinement"]:
             yield rewrite_job(study, count, spec["dataset"], spec["model"], spec["refinement"])
         yield Job("train", run, train=training_tokens(count, spec))
-        yield shift_job(study, count, run, spec)
+        if study.shifted(run):
+            yield shift_job(study, count, run, spec)
 
 
 def _sets(spec: dict) -> set[str]:

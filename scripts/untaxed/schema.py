@@ -446,7 +446,7 @@ class Config(Strict):
     attacks: dict[str, Attack] = {}
     judges: dict[str, Judge] = {}
     agreement: Agreement | None = None
-    shift: Shift
+    shift: Shift | None  # null: no run's shift is measured
     figures: dict[str, Figure] = {}
     tables: dict[str, Table] = {}
 

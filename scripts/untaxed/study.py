@@ -12,7 +12,7 @@ from typing import Any
 
 from untaxed.machine import has_gpu
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
-from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Trainer
+from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Shift, Trainer
 
 SMALL_FILE = 20_000_000  # bytes of a file that is read before anything runs
 NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
@@ -411,10 +411,14 @@ class Study:
         if config.agreement is not None:
             self._asset(config.agreement.refusal, "agreement.refusal")
             self._asset(config.agreement.harm, "agreement.harm")
-        self._asset(config.shift.encoder, "shift.encoder")
-        if not config.shift.benchmarks:
+        if config.shift is not None:
+            self._check_shift(config.shift)
+
+    def _check_shift(self, shift: Shift) -> None:
+        self._asset(shift.encoder, "shift.encoder")
+        if not shift.benchmarks:
             self._fail("shift.benchmarks", "is empty; name at least one benchmark of the study")
-        for key, names in (("benchmarks", config.shift.benchmarks), ("kl_benchmark", [config.shift.kl_benchmark])):
+        for key, names in (("benchmarks", shift.benchmarks), ("kl_benchmark", [shift.kl_benchmark])):
             for name in names:
                 if name not in self.suite:
                     self._fail(f"shift.{key}", f"{name!r} is in no suite of this study; {nearest(name, self.suite)}")
@@ -613,7 +617,7 @@ class Study:
     def shifted(self, run: str) -> bool:
         """Whether the shift of a run can be measured: it is trained, and tested with the benchmarks that are compared."""
         shift = self.config.shift
-        return bool(self.runs[run]["n"]) and {*shift.benchmarks, shift.kl_benchmark} <= set(self.suites[run])
+        return shift is not None and bool(self.runs[run]["n"]) and {*shift.benchmarks, shift.kl_benchmark} <= set(self.suites[run])
 
     def source(self, dataset: str) -> str:
         """The dataset that rows come from: itself, or the one that it is drawn from."""
@@ -1060,7 +1064,7 @@ class Study:
     @cached_property
     def assets_needed(self) -> list[str]:
         """Every asset that the selected experiments, benchmarks, judges and measures use."""
-        config, names = self.config, {self.config.shift.encoder}
+        config, names = self.config, {self.config.shift.encoder} if self.config.shift else set()
         names |= {asset for name in self.datasets_needed for asset in config.datasets[name].assets}
         names |= {config.models[model].asset for model in self.models_needed}
         names |= {self.labelled(judge) for judge in self.agreement_judges()}
