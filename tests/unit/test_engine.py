@@ -384,7 +384,7 @@ def test_an_answer_that_cannot_be_had_names_its_request_and_keeps_the_others(ser
 
 def test_a_refused_request_is_not_repeated(serve):
     server = serve({"p": [401]})
-    with open_engine(server.spec()) as engine, pytest.raises(UserError, match="request r: refused with HTTP 401"):
+    with open_engine(server.spec()) as engine, pytest.raises(UserError, match="request r: does not accept the key \(HTTP 401\)"):
         list(engine.generate([ask("r", "p")], Sampling()))
     assert server.asked["p"] == 1
 
