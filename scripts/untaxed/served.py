@@ -187,7 +187,8 @@ def cost(line: Mapping[str, Any]) -> int:
 
 def summarise(work_file: Path | str, cap: int | None = None) -> dict:
     """Totals of the log beside `work_file`: calls, answers, retries by the status that caused them, tokens, and the share of the cap."""
-    ended = [line for line in read_jsonl(calls_file(work_file)) if line["status"] != "sent"]
+    log = calls_file(work_file)
+    ended = [line for line in read_jsonl(log) if line["status"] != "sent"] if log.exists() else []
     last = {line["id"]: line["attempt"] for line in sorted(ended, key=lambda line: line["attempt"])}
     retried = Counter(line["status"] for line in ended if line["attempt"] < last[line["id"]])
     spent = sum(map(cost, ended))

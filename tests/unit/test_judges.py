@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from test_engine import Server
+from misbehaving import serving
 from untaxed.config import load, merge
 from untaxed.judges import (
     JUDGES,
@@ -565,12 +565,8 @@ def test_the_command_writes_a_verdict_a_sample(tmp_path, string_judge, capsys):
 @pytest.fixture
 def server(monkeypatch):
     """A local server with OpenAI's interface: it answers `re <first message>`."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    found = Server({})
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    with serving(monkeypatch) as start:
+        yield start({})
 
 
 def study(root, **judge) -> Study:
