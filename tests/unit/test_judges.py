@@ -53,7 +53,7 @@ class FakeEngine:
     """An engine that gives one reply to everything, in reverse order, and remembers what it was asked."""
 
     def __init__(self, reply):
-        self.reply, self.asked, self.identity = reply, [], {"fake": reply}
+        self.reply, self.asked, self.identity, self.keep_log = reply, [], {"fake": reply}, None
 
     def generate(self, requests, sampling):
         from untaxed.engine import Generation
