@@ -46,9 +46,7 @@ rule prepare_dataset:
 rule distil:
     input:
         rows=lambda wildcards: STUDY.prepared(wildcards.dataset),
-        model=lambda wildcards: STUDY.model(
-            STUDY.config.datasets[wildcards.dataset].teacher.model
-        ),
+        model=lambda wildcards: STUDY.teacher_models(wildcards.dataset),
         texts=lambda wildcards: STUDY.teacher_files(wildcards.dataset),
     output:
         rows=f"{RESULTS}/distilled/{{dataset}}/rows.jsonl",
@@ -60,9 +58,11 @@ rule distil:
     priority: 20  # everything waits for it
     conda:
         "../envs/infer.yaml"
-    threads: STUDY.config.compute.threads
+    threads: lambda wildcards: STUDY.teacher_threads(wildcards.dataset)
     resources:
-        gpu=STUDY.gpus,
+        gpu=lambda wildcards: (
+            STUDY.gpus if STUDY.teacher_models(wildcards.dataset) else 0
+        ),
         nodes=1,
         mem_mb=lambda wildcards: STUDY.memory(
             STUDY.config.datasets[wildcards.dataset].teacher.model, "generate"
@@ -71,12 +71,14 @@ rule distil:
     params:
         start=lambda wildcards, resources: launcher(resources),
         spec=lambda wildcards: json.dumps(STUDY.teacher_spec(wildcards.dataset)),
-        model=lambda wildcards, input: folder(input.model),
+        model=lambda wildcards, input: (
+            ["--model", folder(input.model[0])] if input.model else []
+        ),
         work=f"{RESULTS}/work/distil-{{dataset}}.jsonl",
     message:
         "Distil {wildcards.dataset} from its teacher"
     shell:
-        "{params.start} scripts/distil.py --spec {params.spec:q} --rows {input.rows} --model {params.model}"
+        "{params.start} scripts/distil.py --spec {params.spec:q} --rows {input.rows} {params.model:q}"
         " --output {output.rows} --report {output.report} --work-file {params.work} > {log} 2>&1"
 
 

@@ -1,5 +1,7 @@
 """Let a teacher answer the prompts of prepared rows: rows and a model folder in, rows with its traces and answers out, and a report.
 
+A teacher at a server has no folder: its spec's engine names server and model. Its calls are logged in answers.jsonl.calls.jsonl.
+
 python scripts/distil.py --spec '{"engine": {"backend": "transformers"}, "sampling": {"max_new_tokens": 96}, "truncated": "drop"}' \\
     --rows rows.jsonl --model models/teacher --work-file work/answers.jsonl --output distilled.jsonl --report report.json
 """
@@ -19,7 +21,7 @@ def main(arguments: list[str]) -> None:
         help="teacher as JSON: engine, thinking, prompt, delivery, sampling, truncated, seed, limit",
     )
     parser.add_argument("--rows", required=True, help="rows whose prompts are asked (JSON Lines)")
-    parser.add_argument("--model", required=True, help="folder of the teacher")
+    parser.add_argument("--model", help="folder of the teacher, unless a server has it")
     parser.add_argument("--output", required=True, help="distilled rows (JSON Lines)")
     parser.add_argument("--report", required=True, help="counts per reason (JSON)")
     parser.add_argument("--upstream", help="the release's source with the prompts, where the teacher's is `upstream:<style>`")
@@ -30,16 +32,20 @@ def main(arguments: list[str]) -> None:
     from untaxed.engine import Sampling, generate_resumable, open_engine
     from untaxed.prompts import read_teacher_prompt
     from untaxed.records import UserError, read_jsonl, write_json, write_jsonl
+    from untaxed.served import summarise
     from untaxed.thinking import ThinkingFormat
 
     spec = options.spec
     rows = list(read_jsonl(options.rows))
     instruction, version = read_teacher_prompt(spec.get("prompt"), options.upstream)
     thinking = ThinkingFormat(**spec["thinking"]) if spec.get("thinking") else None
-    with open_engine({**spec["engine"], "model": options.model, "thinking": spec.get("thinking") or {}}) as engine:
+    engine_spec = {**spec["engine"], "thinking": spec.get("thinking") or {}, "key": f"datasets.{spec.get('dataset')}.teacher.engine"}
+    with open_engine(engine_spec | ({"model": options.model} if options.model else {})) as engine:
         requests = build_requests(rows, spec.get("seed", 0), instruction, spec.get("delivery", "user"))
         answers = generate_resumable(engine, requests, Sampling(**spec.get("sampling", {})), options.work_file)
     distilled, report = assemble(rows, answers, thinking, spec.get("truncated", "drop"))
+    if engine.keep_log:
+        report["calls"] = summarise(options.work_file, spec["engine"].get("max_total_tokens"))
     limit = spec.get("limit")
     if limit is not None and len(distilled) < limit:
         raise UserError(

@@ -127,8 +127,10 @@ def rewrite_job(study: Study, count: Counter, dataset: str, model: str, refineme
 
 
 def distil_job(study: Study, count: Counter, dataset: str) -> Job:
-    """The teacher reads every prompt and writes a trace and an answer."""
+    """The teacher reads every prompt and writes a trace and an answer; one at a server costs nothing here."""
     entry, tokens = study.config.datasets[dataset], count.data(dataset)[1]
+    if entry.teacher.model is None:
+        return Job("distil", dataset)
     asked = entry.teacher.candidates or count.data(dataset)[0]
     written = min(tokens.reasoning + tokens.answer, entry.teacher.sampling.max_new_tokens)
     return Job("distil", dataset, generate=asked * written, prefill=asked * tokens.prompt)
@@ -193,7 +195,7 @@ def jobs_of(study: Study, count: Counter, run: str, spec: dict) -> Iterator[Job]
             dataset = datasets.pop()
             if teacher := study.config.datasets[dataset].teacher:
                 yield distil_job(study, count, dataset)
-                models.add(teacher.model)
+                models |= {teacher.model} - {None}
             continue
         model = models.pop()
         if study.config.models[model].base is not None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -36,6 +37,8 @@ def _fields_at(location: tuple) -> list[str]:
     """Field names valid at a location of the configuration."""
     kind: Any = Config
     for part in location:
+        if isinstance(kind, UnionType):  # a section that may be left out
+            kind = next((a for a in kind.__args__ if hasattr(a, "model_fields")), kind)
         fields = getattr(kind, "model_fields", None)
         if fields is None or part not in fields:
             arguments = [a for a in getattr(kind, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]

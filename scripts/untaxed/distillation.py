@@ -2,11 +2,12 @@
 
 The first of these reasons that holds decides what becomes of a row; all but the first two lose it:
 
-  ok         the teacher ended by itself
-  trimmed    it ran into max_new_tokens, and `truncated: trim` cut its answer after the last whole sentence
-  truncated  it ran into max_new_tokens
-  unclosed   it ended inside its own thought
-  empty      no answer is left
+  ok              the teacher ended by itself
+  trimmed         it ran into max_new_tokens, and `truncated: trim` cut its answer after the last whole sentence
+  refused-by-api  the server withheld its answer (a content filter, or a refusal in place of the answer)
+  truncated       it ran into max_new_tokens
+  unclosed        it ended inside its own thought
+  empty           no answer is left, or the server never gave one
 """
 
 import re
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from untaxed.engine import Generation, Request
 from untaxed.thinking import ThinkingFormat
 
-REASONS = ("ok", "trimmed", "truncated", "unclosed", "empty")
+REASONS = ("ok", "trimmed", "refused-by-api", "truncated", "unclosed", "empty")
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 
@@ -43,6 +44,8 @@ def whole_sentences(text: str) -> str:
 
 def read_answer(generation: Generation, thinking: ThinkingFormat | None, truncated: str) -> tuple[str, str, str]:
     """(reason, trace, answer) of one generation. `thinking` is None for a teacher that never thinks; `truncated` is drop or trim."""
+    if generation.finish == "refused":
+        return "refused-by-api", "", ""
     trace, answer, closed = thinking.split(thinking.whole(generation)) if thinking else ("", generation.text.strip(), True)
     if trace and not closed:
         return ("truncated" if generation.finish == "length" else "unclosed"), trace, answer

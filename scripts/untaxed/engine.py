@@ -13,7 +13,11 @@ Keys of a spec (all but `backend` and `model` have defaults):
   next_token        words, lead, batch_tokens, device: the reply is the probabilities of the next token (`untaxed.scoring`)
   classifier        classes, batch_tokens, device: the reply is the probabilities of a classifier's classes (`untaxed.scoring`)
   openai            base_url, api_key_env (the environment variable that holds the key), concurrency (8), tries (6), backoff_s (1),
-                    timeout_s (600), send_seed (true), max_tokens_field ("max_tokens"), extra_body ({})
+                    timeout_s (600: without a byte), send_seed (true), max_tokens_field ("max_tokens"), extra_body ({}),
+                    requests_per_minute, tokens_per_minute (prompt and generated), max_total_tokens (the same, of all calls so far;
+                    no limits unless told: `untaxed.served`)
+  serve             those of vllm and openai but for base_url and api_key_env, and start_timeout_s (900): a vLLM server of this job's own
+                    (`untaxed.serving`); concurrency is batch_size unless told, timeout_s 3600
 
 Sampling is drawn per request from (id, seed), never from a shared stream, so that a batch's composition does not change a request's
 random numbers. What remains is rounding: a batch's shape changes the last bits of the logits, which in bfloat16 flips many near ties.
@@ -23,19 +27,22 @@ import hashlib
 import json
 import os
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from untaxed import scoring
 from untaxed.machine import pick_engine, use_vllm
 from untaxed.records import UserError, fingerprint, read_jsonl
-from untaxed.thinking import ThinkingFormat
 
-TRANSPORT = {"base_url", "concurrency", "tries", "backoff_s", "timeout_s"}
+LIMITS = {"requests_per_minute", "tokens_per_minute", "max_total_tokens"}
+TRANSPORT = {"base_url", "api_key_env", "concurrency", "tries", "backoff_s", "timeout_s", "start_timeout_s", "key", *LIMITS}
+
+
+class Unanswered(UserError):
+    """An engine cannot go on now. What was answered is kept, and the same call goes on from it."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,15 @@ class Sampling:
 class Generation:
     """What came back: the text without prompt, prefill and end token, but with its special tokens (thinking markers may be special).
 
-    `finish` is "length" when the text was cut by max_new_tokens or the model's context. `tokens` counts the generated tokens; `token_ids`
-    is empty when a server does not tell them. `opened` says that the prompt itself ended with the opening thinking marker.
+    `finish` is "length" when the text was cut by max_new_tokens or the model's context; "refused" when a server withheld the answer, and
+    "empty" when it never gave one: then the text is empty. `tokens` counts the generated tokens; `token_ids` is empty when a server does
+    not tell them. `opened` says that the prompt itself ended with the opening thinking marker.
     """
 
     id: str
     text: str
     token_ids: list[int]
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "refused", "empty"]
     prompt_tokens: int
     tokens: int = -1
     opened: bool = False
@@ -90,10 +98,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded model. `generate(requests, sampling)` yields results as they finish; `identity` is what else decides their text."""
+    """A loaded model. `generate(requests, sampling)` yields results as they finish; `identity` is what else decides their text.
+
+    `keep_log` tells one that asks a server where to log its calls from now on (`untaxed.served`).
+    """
 
     generate: Callable[[Iterable[Request], Sampling], Iterator[Generation]]
     identity: dict
+    keep_log: Callable[[Path], None] | None = None
 
 
 def draw_seed(request: Request) -> int:
@@ -105,10 +117,11 @@ def draw_seed(request: Request) -> int:
 @contextmanager
 def open_engine(spec: dict) -> Iterator[Engine]:
     """Load the model that `spec` names (keys: the top of this module). Raises UserError for a spec that cannot work."""
-    backends = {"transformers": _open_transformers, "vllm": _open_vllm, "openai": _open_openai, **scoring.BACKENDS}
+    local = {"transformers": _open_transformers, "vllm": _open_vllm, **scoring.BACKENDS}
+    servers = {"openai": _open_openai, "serve": _open_serve}
     spec = {**spec, "backend": pick_engine(spec.get("backend"))}
-    if spec["backend"] not in backends:
-        raise UserError(f"engine.backend: {spec['backend']!r} is none of {', '.join(backends)}")
+    if spec["backend"] not in {**local, **servers}:
+        raise UserError(f"engine.backend: {spec['backend']!r} is none of {', '.join({**local, **servers})}")
     if not spec.get("model"):
         raise UserError("engine.model: missing; give a model folder, or a name with a revision")
     harmless = {
@@ -119,12 +132,14 @@ def open_engine(spec: dict) -> Iterator[Engine]:
         "device",
         "kv_cache_gib",
         "gpu_memory_utilization",
-        "api_key_env",
         *TRANSPORT,
     }
     identity = {"model": model_identity(spec["model"]), **{key: value for key, value in spec.items() if key not in harmless}}
-    generate = backends[spec["backend"]](spec)
-    yield Engine(generate, identity)
+    with ExitStack() as stack:
+        if spec["backend"] in local:
+            yield Engine(local[spec["backend"]](spec), identity)
+        else:
+            yield Engine(*servers[spec["backend"]](spec, identity, stack))
 
 
 def model_identity(model: str) -> Any:
@@ -140,7 +155,8 @@ def generate_resumable(engine: Engine, requests: Iterable[Request], sampling: Sa
     """Generate what `path` does not hold yet, append each result to it as it comes, and return all results in request order.
 
     A result is reused when its id and the fingerprint of (messages, prefill, seed, sampling, engine) agree. A last line that a kill cut
-    short is removed. Raises UserError for two requests with one id.
+    short is removed. An engine that asks a server logs its calls beside `path`. Raises UserError for two requests with one id, and when a
+    server does not let the engine go on.
     """
     requests = list(requests)
     marks = {}
@@ -152,26 +168,37 @@ def generate_resumable(engine: Engine, requests: Iterable[Request], sampling: Sa
     path.parent.mkdir(parents=True, exist_ok=True)
     done: dict[str, Generation] = {}
     if path.exists():
-        _drop_cut_line(path)
+        drop_cut_line(path)
         for record in read_jsonl(path):
             if marks.get(record["id"]) == record.pop("fingerprint"):
                 done[record["id"]] = Generation(**record)
     missing = [request for request in requests if request.id not in done]
+    if engine.keep_log:
+        engine.keep_log(calls_file(path))
     if missing:
-        with path.open("a", encoding="utf-8") as stream:
-            for generation in engine.generate(missing, sampling):
-                if generation.id in done:
-                    raise RuntimeError(f"request {generation.id}: the engine answered twice")
-                stream.write(json.dumps({**asdict(generation), "fingerprint": marks[generation.id]}, ensure_ascii=False) + "\n")
-                stream.flush()
-                done[generation.id] = generation
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                for generation in engine.generate(missing, sampling):
+                    if generation.id in done:
+                        raise RuntimeError(f"request {generation.id}: the engine answered twice")
+                    stream.write(json.dumps({**asdict(generation), "fingerprint": marks[generation.id]}, ensure_ascii=False) + "\n")
+                    stream.flush()
+                    done[generation.id] = generation
+        except Unanswered as stop:
+            raise Unanswered(f"{stop}; {path} keeps {len(done)} of {len(requests)} answers, and the same call goes on from them") from None
     lost = [request.id for request in requests if request.id not in done]
     if lost:
         raise RuntimeError(f"request {lost[0]}: the engine ended without an answer ({len(lost)} of {len(requests)} missing)")
     return [done[request.id] for request in requests]
 
 
-def _drop_cut_line(path: Path) -> None:
+def calls_file(path: Path | str) -> Path:
+    """The log of calls beside a file of answers."""
+    return Path(f"{path}.calls.jsonl")
+
+
+def drop_cut_line(path: Path) -> None:
+    """Remove what follows the last line break of a file: a line that a kill cut short."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
@@ -359,90 +386,41 @@ def _open_vllm(spec: dict) -> Callable[[Iterable[Request], Sampling], Iterator[G
     return generate
 
 
-def _open_openai(spec: dict) -> Callable[[Iterable[Request], Sampling], Iterator[Generation]]:
-    import openai
+def _open_openai(spec: dict, identity: dict, stack: ExitStack) -> tuple[Callable, dict, Callable]:
+    from untaxed.served import open_client
 
     if not spec.get("base_url"):
         raise UserError("engine.base_url: missing; give the address of the server, up to and with /v1")
     name = spec.get("api_key_env")
     if name and not os.environ.get(name):
         raise UserError(f"engine.api_key_env: the environment variable {name} is empty; export the server's key in it")
-    client = openai.OpenAI(
-        base_url=spec["base_url"], api_key=os.environ[name] if name else "none", max_retries=0, timeout=spec.get("timeout_s", 600)
-    )
+    generate, keep_log = open_client(spec, spec["base_url"], os.environ[name] if name else "none")
+    return generate, identity, keep_log
+
+
+def _open_serve(spec: dict, identity: dict, stack: ExitStack) -> tuple[Callable, dict, Callable]:
+    from untaxed.served import open_client
+    from untaxed.serving import serve_model
+
+    if not spec.get("chat", True):
+        raise UserError("engine.backend: serve asks through the chat template; take vllm or transformers where `chat` is false")
+    tokenizer = _load_tokenizer(spec)
+    server = stack.enter_context(serve_model(spec))
+    limit = server["max_model_len"]
+    body = {
+        "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
+        "chat_template_kwargs": spec.get("chat_template_kwargs", {}),
+    }
+    asked = {"concurrency": spec.get("batch_size", 32), "timeout_s": 3600, **spec, "extra_body": body | (spec.get("extra_body") or {})}
+    ask, keep_log = open_client(asked, server["base_url"], server["api_key"], loopback=True)
 
     def generate(requests: Iterable[Request], sampling: Sampling) -> Iterator[Generation]:
-        from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+        prompts, too_long = render(requests, tokenizer, spec, limit)
+        yield from too_long
+        opened = {prompt.request.id: prompt.opened for prompt in prompts}
+        room = {prompt.request.id: limit - len(prompt.token_ids) for prompt in prompts}
+        for generation in ask([prompt.request for prompt in prompts], sampling, room):
+            yield replace(generation, opened=opened[generation.id])
 
-        failures: list[str] = []
-        queue, running = iter(requests), set()
-        with ThreadPoolExecutor(spec.get("concurrency", 8)) as pool:
-            while True:
-                # After a failure nothing new is asked, but what is under way is kept.
-                while not failures and len(running) < spec.get("concurrency", 8) and (request := next(queue, None)) is not None:
-                    running.add(pool.submit(_ask, client, request, sampling, spec))
-                if not running:
-                    break
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    if isinstance(answer := future.result(), Generation):
-                        yield answer
-                    else:
-                        failures.append(answer)
-        if failures:
-            raise UserError(f"{failures[0]} ({len(failures)} requests failed; answers so far are kept, run again to go on)")
-
-    return generate
-
-
-def _ask(client: Any, request: Request, sampling: Sampling, spec: dict) -> Generation | str:
-    """One answer, or one line that says why there is none. Server messages are left out: they may repeat a prompt or a key."""
-    import openai
-
-    messages, extra = list(request.messages), dict(spec.get("extra_body", {}))
-    if prefix := spec.get("thinking_prefix", "") + request.prefill:
-        messages.append({"role": "assistant", "content": prefix})
-        extra |= {"continue_final_message": True, "add_generation_prompt": False}
-    arguments: dict[str, Any] = {
-        "model": spec["model"],
-        "messages": messages,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        spec.get("max_tokens_field", "max_tokens"): sampling.max_new_tokens,
-    }
-    if sampling.stop:
-        arguments["stop"] = list(sampling.stop)
-    if spec.get("send_seed", True):
-        arguments["seed"] = draw_seed(request)
-    if extra:
-        arguments["extra_body"] = extra
-    tries, reason = spec.get("tries", 6), ""
-    for attempt in range(tries):
-        if attempt:
-            # Half of the wait is random, so that many clients do not come back at the same moment.
-            time.sleep(min(60.0, spec.get("backoff_s", 1.0) * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
-        try:
-            return _read_answer(client.chat.completions.create(**arguments), request, spec)
-        except openai.APIStatusError as error:
-            reason = f"HTTP {error.status_code}"
-            if error.status_code >= 500 or error.status_code in (408, 409, 429):
-                continue
-            return f"request {request.id}: refused with {reason}; check engine.model, the key and the length of the prompt"
-        except openai.APITimeoutError:
-            reason = f"no answer within {spec.get('timeout_s', 600)} s"
-        except (openai.APIError, ValueError, TypeError, AttributeError, IndexError) as error:
-            reason = type(error).__name__
-    return f"request {request.id}: no answer after {tries} tries (last: {reason})"
-
-
-def _read_answer(reply: Any, request: Request, spec: dict) -> Generation:
-    """A reply without a choice raises IndexError or TypeError, as one that is no completion does, and is asked again."""
-    choice = reply.choices[0]
-    text = choice.message.content or ""
-    # Servers with a reasoning parser hand the trace over apart from the answer.
-    trace = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
-    if trace:
-        text = ThinkingFormat(**spec.get("thinking", {})).join(trace, text)
-    usage = reply.usage
-    finish = "length" if choice.finish_reason == "length" else "stop"
-    return Generation(request.id, text, [], finish, usage.prompt_tokens if usage else 0, usage.completion_tokens if usage else 0)
+    return generate, identity, keep_log

@@ -429,7 +429,7 @@ def reading(spec: dict, kind: JudgeKind) -> dict:
     Raises UserError for a server where that needs a model that runs here.
     """
     bare = read_texts(spec, kind).get("chat") is False
-    if spec["engine"].get("backend") == "openai" and (bare or not kind.generates):
+    if spec["engine"].get("backend") in ("serve", "openai") and (bare or not kind.generates):
         why = f"{spec['prompt']} says `chat: false`" if kind.generates else f"kind {spec['kind']} reads probabilities"
         raise UserError(f"judge {spec['judge']}: {why}, which a server does not offer; name a model that runs here")
     asked = {"chat": False} if bare else {}

@@ -39,15 +39,45 @@ class Sampling(Strict):
     max_new_tokens: Count = 1024
 
 
+class JudgeEngine(Strict):
+    """What the answers of a judge, a teacher or an attack's model come from, where it is not as `compute` says; see `engine.open_engine`.
+
+    A server with OpenAI's interface: `backend: openai`, `base_url` (up to and with /v1), `model` (its name there), `api_key_env` (the
+    environment variable that holds the key). A model that runs here keeps `backend`, `dtype`, `batch_size`, `max_model_len`;
+    `backend: serve` asks it through a vLLM server that the job starts and stops. `max_total_tokens` caps what all calls of a job may use,
+    prompt and generated, over all its restarts.
+    """
+
+    backend: Literal["auto", "transformers", "vllm", "serve", "openai"] | None = None
+    dtype: Literal["bfloat16", "float32", "float16"] | None = None
+    batch_size: Count | None = None
+    max_model_len: Count | None = None
+    model: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    concurrency: Count | None = None
+    tries: Count | None = None
+    timeout_s: Positive | None = None
+    start_timeout_s: Positive | None = None
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    max_total_tokens: Count | None = None
+    send_seed: bool | None = None
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    extra_body: dict[str, Any] | None = None
+
+
 class Teacher(Strict):
     """A model that answers the prompts of a dataset; its traces and answers become the rows (see `distillation`).
 
     `candidates` prompts are asked, so that the dataset's `limit` of rows is left when some answers cannot be used. `prompt` is a file
     with an instruction: it stands before the query in the user's turn (`delivery: user`), or is a system message. `thinking` says how
     the teacher marks its trace where the instruction decides that, not the model (default: the model's own).
+    The teacher is a `model` of this study, or one at a server (`engine.model`).
     """
 
-    model: str
+    model: str | None = None
+    engine: JudgeEngine = JudgeEngine()
     prompt: str | None = None
     delivery: Literal["user", "system"] = "user"
     thinking: Thinking | None = None
@@ -211,28 +241,6 @@ class Benchmark(Strict):
     limit: Count | None = None
     sampling: Sampling = Sampling()
     repeats: Count = 1
-
-
-class JudgeEngine(Strict):
-    """What a judge's answers come from, where it is not as `compute` says; the keys of `engine.open_engine`.
-
-    A server with OpenAI's interface: `backend: openai`, `base_url` (up to and with /v1), `model` (its name there), `api_key_env` (the
-    environment variable that holds the key). A model that runs here keeps `backend`, `dtype`, `batch_size`, `max_model_len`.
-    """
-
-    backend: Literal["auto", "transformers", "vllm", "openai"] | None = None
-    dtype: Literal["bfloat16", "float32", "float16"] | None = None
-    batch_size: Count | None = None
-    max_model_len: Count | None = None
-    model: str | None = None
-    base_url: str | None = None
-    api_key_env: str | None = None
-    concurrency: Count | None = None
-    tries: Count | None = None
-    timeout_s: Positive | None = None
-    send_seed: bool | None = None
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
-    extra_body: dict[str, Any] | None = None
 
 
 class View(Strict):

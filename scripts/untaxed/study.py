@@ -12,7 +12,7 @@ from typing import Any
 
 from untaxed.machine import has_gpu
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
-from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Shift, Trainer
+from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Shift, Thinking, Trainer
 
 SMALL_FILE = 20_000_000  # bytes of a file that is read before anything runs
 NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
@@ -362,9 +362,15 @@ class Study:
             self._fail(f"datasets.{name}.teacher.model", f"teachers are trained on what they teach, in a circle of data sets: {circle}")
         for path in self.teacher_files(name):
             self._file(path, f"datasets.{name}.teacher.prompt")
-        self._taught.append(name)
-        self._check_model(dataset.teacher.model, f"datasets.{name}.teacher.model")
-        self._taught.pop()
+        self._check_served(dataset.teacher.model, dataset.teacher.engine, f"datasets.{name}.teacher", "a teacher")
+        cap, longest = dataset.teacher.engine.max_total_tokens, dataset.teacher.sampling.max_new_tokens
+        if cap is not None and cap <= longest:
+            message = f"{cap} tokens do not hold one answer of sampling.max_new_tokens: {longest}; raise it"
+            self._fail(f"datasets.{name}.teacher.engine.max_total_tokens", message)
+        if dataset.teacher.model is not None:
+            self._taught.append(name)
+            self._check_model(dataset.teacher.model, f"datasets.{name}.teacher.model")
+            self._taught.pop()
 
     def _check_parts(self) -> None:
         """Refuse a benchmark over a data set that is divided into parts when the study trains on rows of its part."""
@@ -480,7 +486,7 @@ class Study:
         if JUDGES[judge.kind].build and not JUDGES[judge.kind].generates:
             if judge.sampling is not None:
                 self._fail(f"{key}.sampling", f"a judge of kind {judge.kind!r} generates nothing; remove the key")
-            if judge.engine.backend in ("vllm", "openai"):
+            if judge.engine.backend in ("vllm", "serve", "openai"):
                 message = f"a judge of kind {judge.kind!r} reads probabilities from transformers; remove the key, and name a `model`"
                 self._fail(f"{key}.engine.backend", message)
         self._check_judge_engine(name)
@@ -499,13 +505,19 @@ class Study:
         self._check_served(judge.model, judge.engine, key, f"a judge of kind {judge.kind!r}")
 
     def _check_served(self, model: str | None, engine: JudgeEngine, key: str, whose: str) -> None:
-        """Check where the answers of a judge or of an attack's model come from: a model of this study, or one at a server."""
+        """Check where the answers of a judge, a teacher or an attack's model come from: a model of this study, or one at a server."""
         given = {field for field, value in engine if value is not None}
-        server = engine.backend == "openai"
+        server, own = engine.backend == "openai", engine.backend == "serve"
         for field in sorted(given - {"backend"}):
-            if (field in ("dtype", "batch_size", "max_model_len")) == server:
-                where = "a model that runs here; remove the key" if server else "a server; set `engine.backend: openai`, or remove the key"
-                self._fail(f"{key}.engine.{field}", f"is for {where}")
+            if server and field in ("dtype", "batch_size", "max_model_len", "start_timeout_s"):
+                self._fail(f"{key}.engine.{field}", "is for a model that runs here; remove the key")
+            if own and field in ("model", "base_url", "api_key_env"):
+                self._fail(
+                    f"{key}.engine.{field}", "is for a server that is there already; set `engine.backend: openai`, or remove the key"
+                )
+            if not (server or own) and field not in ("dtype", "batch_size", "max_model_len"):
+                fix = f"set `engine.backend: {'serve' if field == 'start_timeout_s' else 'openai'}`, or remove the key"
+                self._fail(f"{key}.engine.{field}", f"is for a server; {fix}")
         if server:
             if model is not None:
                 self._fail(f"{key}.model", "is for a model that runs here; a server's model is named by `engine.model`")
@@ -794,14 +806,10 @@ class Study:
         """What `distil` is told: engine and thinking format of the teacher, sampling, and how many rows are wanted."""
         entry = self.config.datasets[dataset]
         model = entry.teacher.model
-        asked = entry.teacher.model_dump(exclude={"model", "candidates", "thinking"})
-        return {
-            **asked,
-            "dataset": dataset,
-            "limit": entry.limit,
-            "thinking": (entry.teacher.thinking or self.config.models[model].thinking).model_dump(),
-            "engine": self.engine_spec(model),
-        }
+        asked = entry.teacher.model_dump(exclude={"model", "engine", "candidates", "thinking"})
+        thinking = entry.teacher.thinking or (self.config.models[model].thinking if model else Thinking())
+        engine = self.asked_engine(model, entry.teacher.engine)
+        return {**asked, "dataset": dataset, "limit": entry.limit, "thinking": thinking.model_dump(), "engine": engine}
 
     def model_spec(self, name: str) -> dict:
         entry = self.config.models[name]
@@ -1131,6 +1139,14 @@ class Study:
         prompt = self.config.datasets[dataset].teacher.prompt
         return [prompt] if prompt else []
 
+    def teacher_models(self, dataset: str) -> list[str]:
+        """The manifest of a dataset's teacher; none where a server has it."""
+        model = self.config.datasets[dataset].teacher.model
+        return [self.model(model)] if model else []
+
+    def teacher_threads(self, dataset: str) -> int:
+        return self.config.compute.threads if self.teacher_models(dataset) else 1
+
     def model_assets(self, model: str) -> list[str]:
         asset = self.config.models[model].asset
         return [asset] if asset else []
@@ -1172,6 +1188,8 @@ class Study:
         for name in self.attacks_used:
             models = {"attacker": config.attacks[name].attacker, "judge": config.attacks[name].judge}
             asked |= {f"attacks.{name}.{role}": entry.engine for role, entry in models.items() if entry}
+        taught = {name: config.datasets[name].teacher for name in self.datasets_needed}
+        asked |= {f"datasets.{name}.teacher": teacher.engine for name, teacher in taught.items() if teacher}
         return {f"{key}.engine.api_key_env": engine.api_key_env for key, engine in asked.items() if engine.api_key_env}
 
     def judge_models(self, judge: str) -> list[str]:

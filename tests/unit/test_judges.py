@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from test_engine import Server
+from misbehaving import serving
 from untaxed.config import load, merge
 from untaxed.judges import (
     JUDGES,
@@ -53,7 +53,7 @@ class FakeEngine:
     """An engine that gives one reply to everything, in reverse order, and remembers what it was asked."""
 
     def __init__(self, reply):
-        self.reply, self.asked, self.identity = reply, [], {"fake": reply}
+        self.reply, self.asked, self.identity, self.keep_log = reply, [], {"fake": reply}, None
 
     def generate(self, requests, sampling):
         from untaxed.engine import Generation
@@ -635,12 +635,8 @@ def test_the_command_writes_a_verdict_a_sample(tmp_path, string_judge, capsys):
 @pytest.fixture
 def server(monkeypatch):
     """A local server with OpenAI's interface: it answers `re <first message>`."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    found = Server({})
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    with serving(monkeypatch) as start:
+        yield start({})
 
 
 def study(root, **judge) -> Study:
