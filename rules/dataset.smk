@@ -74,11 +74,12 @@ rule distil:
         model=lambda wildcards, input: (
             ["--model", folder(input.model[0])] if input.model else []
         ),
+        upstream=lambda wildcards: STUDY.upstream(wildcards.dataset),
         work=f"{RESULTS}/work/distil-{{dataset}}.jsonl",
     message:
         "Distil {wildcards.dataset} from its teacher"
     shell:
-        "{params.start} scripts/distil.py --spec {params.spec:q} --rows {input.rows} {params.model:q}"
+        "{params.start} scripts/distil.py --spec {params.spec:q} --rows {input.rows} {params.model:q} {params.upstream:q}"
         " --output {output.rows} --report {output.report} --work-file {params.work} > {log} 2>&1"
 
 

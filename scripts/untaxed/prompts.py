@@ -20,6 +20,7 @@ def read_prompt(path: Path | str) -> tuple[str, str]:
 
 
 UPSTREAM = "upstream:"
+UPSTREAM_ASSET, UPSTREAM_STYLES = "lrm-safety-study-prompts", ("realsafe", "improved", "short", "template")
 
 
 def read_teacher_prompt(prompt: str | None, upstream: Path | str | None = None) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from untaxed.machine import has_gpu
+from untaxed.prompts import UPSTREAM, UPSTREAM_ASSET, UPSTREAM_STYLES
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
 from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Shift, Thinking, Trainer
 
@@ -360,8 +361,13 @@ class Study:
         if name in self._taught:
             circle = " -> ".join([*self._taught[self._taught.index(name) :], name])
             self._fail(f"datasets.{name}.teacher.model", f"teachers are trained on what they teach, in a circle of data sets: {circle}")
-        for path in self.teacher_files(name):
-            self._file(path, f"datasets.{name}.teacher.prompt")
+        if dataset.teacher.prompt and dataset.teacher.prompt.startswith(UPSTREAM):
+            self._asset(UPSTREAM_ASSET, f"datasets.{name}.teacher.prompt")
+            style = dataset.teacher.prompt.removeprefix(UPSTREAM)
+            if style not in UPSTREAM_STYLES:
+                self._fail(f"datasets.{name}.teacher.prompt", f"the release has no prompt {style!r}; {nearest(style, UPSTREAM_STYLES)}")
+        elif dataset.teacher.prompt:
+            self._file(dataset.teacher.prompt, f"datasets.{name}.teacher.prompt")
         self._check_served(dataset.teacher.model, dataset.teacher.engine, f"datasets.{name}.teacher", "a teacher")
         cap, longest = dataset.teacher.engine.max_total_tokens, dataset.teacher.sampling.max_new_tokens
         if cap is not None and cap <= longest:
@@ -1077,6 +1083,8 @@ class Study:
         names |= {config.models[model].asset for model in self.models_needed}
         names |= {self.labelled(judge) for judge in self.agreement_judges()}
         names |= {config.attacks[attack].table for attack in self.attacks_used}
+        if any(path == self.asset(UPSTREAM_ASSET) for name in self.datasets_needed for path in self._told(name)):
+            names.add(UPSTREAM_ASSET)
         return sorted(names - {None})
 
     # ---- files and machines a rule asks for ---------------------------------------------------------------------
@@ -1135,9 +1143,19 @@ class Study:
         return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [entry.options.get("template")])]
 
     def teacher_files(self, dataset: str) -> list[str]:
-        """The prompt file that instructs a dataset's teacher, if it has one."""
+        """The prompt file that instructs a dataset's teacher: of this repository, or the release's own (`upstream:<style>`); or none."""
         prompt = self.config.datasets[dataset].teacher.prompt
+        if prompt and prompt.startswith(UPSTREAM):
+            return [self.asset(UPSTREAM_ASSET)]
         return [prompt] if prompt else []
+
+    def _told(self, dataset: str) -> list[str]:
+        return self.teacher_files(dataset) if self.config.datasets[dataset].teacher else []
+
+    def upstream(self, dataset: str) -> list[str]:
+        """The flag with the file of the release's own prompts, for a teacher that is told one of them."""
+        found = [f"{Path(path).parent}/template.py" for path in self.teacher_files(dataset) if path == self.asset(UPSTREAM_ASSET)]
+        return ["--upstream", *found] if found else []
 
     def teacher_models(self, dataset: str) -> list[str]:
         """The manifest of a dataset's teacher; none where a server has it."""

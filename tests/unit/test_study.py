@@ -165,3 +165,15 @@ def test_a_drawn_dataset_is_drawn_from_rows_and_not_from_a_drawn_one(config: dic
     changed = merge(merge(config, DRAWN), {"datasets": {"again": {"of": "kept"}}, "recipes": {"organism-direct": {"dataset": "again"}}})
     with pytest.raises(UserError, match=r"datasets\.again\.of: 'kept' is drawn from another dataset itself"):
         load(changed, root)
+
+
+def test_a_teacher_may_be_told_the_prompts_of_the_release(config: dict, root: Path) -> None:
+    taught = {"teacher": {"model": "organism", "prompt": "upstream:short", "candidates": 20}, "limit": 10}
+    study = made(config, root, datasets={"organism-direct": taught})
+    assert study.upstream("organism-direct") == ["--upstream", "results/assets/lrm-safety-study-prompts/template.py"]
+    assert "lrm-safety-study-prompts" in study.assets_needed
+    assert made(config, root).upstream("organism-benign") == []
+    with pytest.raises(
+        UserError, match=r"datasets\.organism-direct\.teacher\.prompt: the release has no prompt 'shor'; did you mean 'short'"
+    ):
+        made(config, root, datasets={"organism-direct": merge(taught, {"teacher": {"prompt": "upstream:shor"}})})
