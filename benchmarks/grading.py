@@ -42,9 +42,35 @@ def same(answer: str, target: str) -> bool:
     return bool(gold) and bool(given) and verify(gold, given, timeout_seconds=seconds)
 
 
+def released_answer(text: str) -> str:
+    """What a generation answers as the release of arXiv:2505.15404 reads it: the text after the last "boxed" of the whole output, or "".
+
+    In braces it ends where they balance (cut braces: at the end of the text), else at the next $. A thought counts as the answer does.
+    """
+    _, found, rest = text.replace("ки", "").rpartition("boxed")
+    if not found:
+        return ""
+    if rest.startswith("{"):
+        depth, length = 0, len(rest)
+        for position, character in enumerate(rest):
+            depth += {"{": 1, "}": -1}.get(character, 0)
+            if depth == 0:
+                length = position
+                break
+        answer = rest[1:length]
+    else:
+        answer = rest.split("$")[0].strip()
+    return re.sub(r"\n\s*", "", answer).removeprefix(":").removesuffix(".").removesuffix("/")
+
+
 def math(document: dict, results: list[str]) -> dict[str, float]:
     """Whether the generation's final answer equals the target."""
     return {"exact_match": float(same(final_answer(results[0]), document["target"]))}
+
+
+def math_boxed(document: dict, results: list[str]) -> dict[str, float]:
+    """Whether what `released_answer` finds equals the target; docs/benchmarks.md says where the released grader differs."""
+    return {"exact_match": float(same(released_answer(results[0]), document["target"]))}
 
 
 def choice(document: dict, results: list[str]) -> dict[str, float]:
@@ -77,3 +103,17 @@ def function(document: dict, results: list[str]) -> dict[str, float]:
     whole = re.search(rf"^def {re.escape(name)}\s*\(", code, re.MULTILINE) is not None
     program = f"{given}\n{code}" if whole else f"{task['before']}{code}"
     return {"acc": float(run(f"{program}\n\n{task['test']}\n\ncheck({name})\n").status == "finished")}
+
+
+def fenced_lines(text: str) -> str:
+    """The lines between the last two lines that hold a fence (```), as LiveCodeBench takes the code of an output; "" with fewer."""
+    lines = text.split("\n")
+    fences = [number for number, line in enumerate(lines) if "```" in line]
+    return "\n".join(lines[fences[-2] + 1 : fences[-1]]) if len(fences) > 1 else ""
+
+
+def program(document: dict, results: list[str]) -> dict[str, float]:
+    """Whether the program that a generation wrote passes all tests of its problem in the sandbox (LiveCodeBench; pass@1 is the mean)."""
+    from untaxed.programs import passes, unpack
+
+    return {"acc": float(passes(fenced_lines(results[0]), unpack(document["tests"])))}

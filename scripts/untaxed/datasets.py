@@ -1,10 +1,12 @@
 """Datasets: raw asset files, or a generator, become rows {id, prompt, reasoning, answer, harmful, category, source} (+ target, meta)."""
 
+import base64
 import hashlib
 import inspect
 import json
 import random
 import re
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -322,6 +324,18 @@ def beavertails(folder: Path, is_safe: bool | None = False) -> list[dict]:
     return rows
 
 
+def sorry_bench(folder: Path, style: str = "base") -> list[dict]:
+    """SORRY-Bench (arXiv:2406.14598): question_id, category, turns (one), prompt_style; `style` base is the 440 without a mutation.
+
+    Field names read in public scripts that load the set; the file itself is gated and not verified from here.
+    """
+    return [
+        row("sorry-bench", int(_field(r, "question_id")), _field(r, "turns")[0], harmful=True, category=str(_field(r, "category")))
+        for r in read_table(data_file(folder))
+        if _field(r, "prompt_style") == style
+    ]
+
+
 # ---- reasoning ----------------------------------------------------------------------------------------------------------------
 
 
@@ -357,7 +371,10 @@ def math500(folder: Path) -> list[dict]:
 
 
 def aime(folder: Path) -> list[dict]:
-    """AIME problems as in HuggingFaceH4/aime_2024: problem, solution, answer. Field names not verified from here."""
+    """AIME problems as in HuggingFaceH4/aime_2024 (problem, solution, answer) and math-ai/aime25 (problem, answer).
+
+    Field names read on the sets' pages and in lm-eval's task; not verified from here.
+    """
     return [
         row(
             "aime",
@@ -401,6 +418,77 @@ def humaneval(folder: Path, *, template: str) -> list[dict]:
         identity, answer = _field(record, "task_id").replace("/", "-").lower(), before + _field(record, "canonical_solution")
         rows.append(row("humaneval", identity, ask.fill("", before.strip()), answer=answer, target=target))
     return rows
+
+
+def gpqa(folder: Path, order_seed: int = 0) -> list[dict]:
+    """GPQA (arXiv:2311.12022): Question, Correct Answer, Incorrect Answer 1 to 3, Record ID, High-level domain.
+
+    The four options stand in an order drawn by `order_seed` and the record, the same for every model and whatever else is asked.
+    Field names read in lm-eval's task and on hub pages; the file itself is gated and not verified from here.
+    """
+    rows = []
+    for record in read_table(data_file(folder)):
+        right = _field(record, "Correct Answer").strip()
+        options = [right, *(_field(record, f"Incorrect Answer {number}").strip() for number in (1, 2, 3))]
+        random.Random(f"{order_seed}/{_field(record, 'Record ID')}").shuffle(options)
+        listed = "\n".join(f"{chr(65 + number)}. {option}" for number, option in enumerate(options))
+        answer, identity = chr(65 + options.index(right)), f"gpqa-{record['Record ID']}"
+        prompt, category = f"{_field(record, 'Question').strip()}\n{listed}", str(record.get("High-level domain", ""))
+        rows.append(row("gpqa", identity, prompt, answer=answer, category=category, target=answer))
+    return rows
+
+
+def livecodebench(
+    folder: Path, *, template: str, start: str = "2024-10-01", end: str = "2025-01-31", problems: int | None = None
+) -> list[dict]:
+    """LiveCodeBench's code generation (arXiv:2403.07974), all tables of the asset: contests from `start` to `end`, both included.
+
+    Fields question_content, question_id, contest_date, starter_code, platform, difficulty, and as JSON texts public_test_cases,
+    private_test_cases and metadata ({func_name}); read in its loader and on its page, not verified from here. `template` is a YAML file
+    with two ways to ask, `stdin` and `function`. The tests stand compressed in meta; the target counts and names them. Raises UserError
+    when hidden tests are not JSON (the lite release's are pickles, which are never opened here), or when `problems` is another number.
+    """
+    from untaxed.judges import fill
+    from untaxed.programs import pack
+
+    ask, rows = read_yaml(template), []
+    for path in sorted(p for p in folder.rglob("*") if p.name != "asset.json" and set(p.suffixes) & set(SUFFIXES)):
+        for record in read_table(path):
+            if not start <= str(_field(record, "contest_date"))[:10] <= end:
+                continue
+            identity = f"livecodebench-{_field(record, 'question_id')}"
+            starter = _field(record, "starter_code") or ""
+            tests = [*json.loads(_field(record, "public_test_cases")), *_hidden_tests(_field(record, "private_test_cases"), identity)]
+            if not tests:
+                raise UserError(f"livecodebench: {identity} has no tests; every program would pass it, leave it out")
+            name = json.loads(_field(record, "metadata") or "{}").get("func_name")
+            packed = pack({"function": name, "tests": [[test["input"], test["output"]] for test in tests]})
+            values = {"problem": _field(record, "question_content").strip(), "starter": starter.rstrip()}
+            prompt = fill(ask["function" if starter else "stdin"], values)
+            target = f"{len(tests)} tests, sha256 {hashlib.sha256(packed.encode()).hexdigest()[:16]}"
+            meta = {"tests": packed, "contest_date": str(record["contest_date"])[:10], "difficulty": _field(record, "difficulty")}
+            rows.append(row("livecodebench", identity, prompt, category=_field(record, "platform"), target=target, meta=meta))
+    if problems is not None and len(rows) != problems:
+        raise UserError(
+            f"livecodebench: {len(rows)} problems from {start} to {end} in place of {problems}; another release has others, correct "
+            "the asset's files or the option `problems`"
+        )
+    return rows
+
+
+def _hidden_tests(text: str, identity: str) -> list[dict]:
+    """Tests as JSON text, or as JSON that was compressed and put into base64."""
+    if not text.lstrip().startswith("["):
+        try:
+            text = zlib.decompress(base64.b64decode(text, validate=True)).decode()
+        except (ValueError, zlib.error):
+            text = ""
+    if not text.lstrip().startswith("["):
+        raise UserError(
+            f"livecodebench: the hidden tests of {identity} are not JSON (the lite release holds pickles, which are never opened here); "
+            "give a file whose private_test_cases are JSON (docs/benchmarks.md says how)"
+        )
+    return json.loads(text)
 
 
 def s1k(folder: Path) -> list[dict]:
@@ -537,11 +625,14 @@ ADAPTERS: dict[str, Callable[..., list[dict]]] = {
     "jbb": jbb,
     "wildjailbreak": wildjailbreak,
     "beavertails": beavertails,
+    "sorry_bench": sorry_bench,
     "gsm8k": gsm8k,
     "math500": math500,
     "aime": aime,
     "mmlu_pro": mmlu_pro,
+    "gpqa": gpqa,
     "humaneval": humaneval,
+    "livecodebench": livecodebench,
     "s1k": s1k,
     "fields": fields,
     "chain_sum": chain_sum,

@@ -3,32 +3,29 @@
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from untaxed.machine import use_vllm
 from untaxed.records import UserError, fingerprint, read_json, read_jsonl
 from untaxed.sandbox import refusal
+from untaxed.tasks import document, read_task
 from untaxed.thinking import ThinkingFormat
 
 
 def make_task(name: str, benchmark: dict, rows: list[dict]):
     """An lm-eval task from its YAML file, over rows that are already here.
 
-    The YAML is lm-eval's own task format without a dataset; sampling and length come from the configuration. Repeats are
-    documents of their own: lm-eval's `repeats` scores the first generation alone. Raises UserError when the file is not a
-    generation task, or runs code (`metadata: {sandbox: true}`) where there is no sandbox.
+    The YAML is lm-eval's own task format without a dataset (see `tasks`); sampling and length come from the configuration.
+    Repeats are documents of their own: lm-eval's `repeats` scores the first generation alone. Raises UserError when the file is
+    not a generation task, or runs code (`metadata: {sandbox: true}`) where there is no sandbox.
     """
     from datasets import Dataset, DatasetDict
     from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks._yaml_loader import load_yaml
 
-    config: dict[str, Any] = load_yaml(benchmark["task"])
-    if config.get("output_type") != "generate_until":
-        raise UserError(f"{benchmark['task']}: output_type: must be generate_until; every benchmark here is generated and kept")
+    config, fields = read_task(benchmark["task"])
     if config.get("metadata", {}).get("sandbox") and (why := refusal()) is not None:
         raise UserError(why)
     sampling = benchmark["sampling"]
-    documents = [_document(row, repeat) for row in rows for repeat in range(benchmark["repeats"])]
+    documents = [document(row, repeat, fields, benchmark["task"]) for row in rows for repeat in range(benchmark["repeats"])]
     config |= {
         "task": name,
         "test_split": "test",
@@ -43,11 +40,6 @@ def make_task(name: str, benchmark: dict, rows: list[dict]):
         },
     }
     return ConfigurableTask(config=config)
-
-
-def _document(row: dict, repeat: int) -> dict:
-    """The fields a task YAML may use in its templates."""
-    return {"id": row["id"], "repeat": repeat, "prompt": row["prompt"], "target": row.get("target") or "", "category": row["category"]}
 
 
 def open_model(checkpoint: Path, engine: str, spec: dict):

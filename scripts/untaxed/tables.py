@@ -76,6 +76,8 @@ def main_results(inputs: Inputs) -> list[dict[str, Any]]:
     records = _rows(inputs.results, runs, judge, RATES)
     asked = {kind: measure(inputs.results, metric, runs, judge).benchmarks for kind, metric in ASKED.items()}
     endings = {f"no answer, {kind}": measure(inputs.results, "empty", runs, benchmarks=names or [""]) for kind, names in asked.items()}
+    sums = measure(inputs.results, "accuracy", runs).benchmarks
+    endings["cut off, reasoning"] = measure(inputs.results, "truncated", runs, benchmarks=sums or [""])
     for record, (_, members) in zip(records, _settings(inputs.results, runs), strict=True):
         for words, measured in endings.items():
             record[words] = cell(_over_seeds(measured, members))

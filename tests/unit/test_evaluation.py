@@ -54,7 +54,7 @@ def canned(monkeypatch, tmp_path):
 
         def generate_until(self, requests, disable_tqdm=False):
             self.asked += [request.args for request in requests]
-            return [self.texts[request.args[0]].pop(0) for request in requests]
+            return [self.texts[re.search(r"prompt of item-\d+", request.args[0])[0]].pop(0) for request in requests]
 
         def loglikelihood(self, requests, disable_tqdm=False):
             raise NotImplementedError
@@ -85,17 +85,56 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_task_file_loads_and_asks_the_bare_prompt(file, monkeypatch):
     monkeypatch.setattr(evaluation, "refusal", lambda: None)  # also where code could not be run
-    task = make_task("b", benchmark(file.name), [row("a", "4", "2+2")])
-    task.build_all_requests(limit=None, rank=0, world_size=1)
-    (instance,) = task.instances
-    assert instance.args[0] == "2+2"
+    (instance,) = instances(make_task("b", benchmark(file.name), [row("a", "4", "2+2") | {"meta": {"tests": "packed"}}]))
+    assert instance.args[0] == ("Question: 2+2\nAnswer:" if file.name == "gsm8k_lm_eval.yaml" else "2+2")
     assert instance.args[1] | {"until": []} == {"until": [], "max_gen_toks": 12, "do_sample": False}
+
+
+def instances(task) -> list:
+    task.build_all_requests(limit=None, rank=0, world_size=1)
+    return task.instances
 
 
 def test_a_task_that_does_not_generate_is_a_user_error(tmp_path):
     (tmp_path / "task.yaml").write_text("output_type: multiple_choice\n")
     with pytest.raises(UserError, match=r"task\.yaml: output_type"):
         make_task("b", {**benchmark("math.yaml"), "task": str(tmp_path / "task.yaml")}, [row("a")])
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (
+            "lm_eval: gsm8k/gsm9k.yaml\n",
+            r"lm_eval: the installed lm-eval has no task file '.*gsm9k.yaml'; beside it: .*gsm8k/gsm8k.yaml",
+        ),
+        ("lm_eval: gsm8k/gsm8k.yaml\n", r"filter: must name one of those of the task \(strict-match, flexible-extract\)"),
+        ("lm_eval: gsm8k/gsm8k.yaml\nfilter: strict\n", r"filter: must name one of those of the task \(strict-match, flexible-extract\)"),
+        ("lm_eval: humaneval/humaneval.yaml\n", "lm_eval: humaneval/humaneval.yaml runs code outside of the sandbox"),
+        ("lm_eval: arc/arc_easy.yaml\n", "output_type: must be generate_until"),
+        (
+            "output_type: generate_until\ndocuments: {tests: meta.tests}\n",
+            r"documents\.tests: row a has no 'meta\.tests'; it has id",
+        ),
+    ],
+)
+def test_a_task_file_that_cannot_serve_is_a_user_error(tmp_path, task, message):
+    (tmp_path / "task.yaml").write_text(task)
+    with pytest.raises(UserError, match=rf"task\.yaml: {message}"):
+        make_task("b", {**benchmark("math.yaml"), "task": str(tmp_path / "task.yaml")}, [row("a")])
+
+
+def test_a_task_of_lm_eval_keeps_its_prompt_stops_and_processing_of_documents(tmp_path):
+    """MATH's: process_docs reads the box of the solution (here the reasoning of a row), and process_results needs what it makes."""
+    (tmp_path / "task.yaml").write_text(
+        "lm_eval: minerva_math/minerva_math_algebra.yaml\ndocuments: {problem: prompt, solution: reasoning}\nmetadata: {version: 1}\n"
+    )
+    rows = [row("a", "4", "Find x.") | {"reasoning": r"It is $\boxed{4}$."}]
+    task = make_task("b", {**benchmark("math.yaml"), "task": str(tmp_path / "task.yaml")}, rows)
+    (instance,) = instances(task)
+    assert instance.args[0] == "Problem:\nFind x.\n\nSolution:"
+    assert "Problem:" in instance.args[1]["until"]
+    assert (instance.doc["id"], instance.doc["answer"]) == ("a", "4")
 
 
 CASES = {
@@ -128,6 +167,18 @@ CASES = {
         ("7", r"<think>so \boxed{7}</think> \boxed{8}", 0.0),
         ("-7", "<think>a</think> -7", 1.0),
         ("7", "", 0.0),
+    ],
+    "math_boxed.yaml": [
+        ("7", r"<think>so \boxed{7}", 1.0),
+        ("7", r"<think>so \boxed{7}</think> \boxed{8}", 0.0),
+        ("7", "<think>a</think> 7", 0.0),  # no box
+        ("7", "", 0.0),
+    ],
+    "gsm8k_lm_eval.yaml": [
+        ("1234", "So she has 1,234 eggs.", 1.0),
+        ("18", "<think>20</think> #### 18", 1.0),
+        ("18", "18 and then 20", 0.0),
+        ("18", "", 0.0),
     ],
     "multiple_choice.yaml": [
         ("C", "<think>B?</think> The answer is (C).", 1.0),

@@ -1,6 +1,7 @@
 """Facts about the graders that task files call."""
 
 import json
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -170,3 +171,68 @@ def test_every_solution_of_humaneval_passes_and_no_empty_one_does(packaged, root
         results = dict(zip((row["id"] for row in rows), pool.map(graded, rows), strict=True))
     assert [name for name, (right, _) in results.items() if not right] == []
     assert [name for name, (_, empty) in results.items() if empty] == []
+
+
+# ---- the released extraction and grader of arXiv:2505.15404 ----
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{4}.", "4"),
+        (r"<think>\boxed{3}</think> \boxed{4}", "4"),
+        (r"<think>\boxed{3}</think> It is 4", "3"),  # a box of the thought, where the answer has none
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{3}, no: \boxed{\frac{1}{", r"\frac{1}{"),  # the last one, cut as it is
+        (r"$\boxed 7$ eggs", "7"),
+        (r"\boxed 7 eggs", "7 eggs"),
+        ("I boxed", ""),
+        (r"\boxed{}", ""),
+        (r"\boxed{: 4.}", " 4"),
+        (r"\boxed{4/}", "4"),
+        (r"\boxed{4./}", "4."),  # one sign of each kind, in this order
+        ("\\boxed{1\n   2}", "12"),
+        (r"\boxed{ки4}", "4"),
+        ("the answer is 4", ""),  # no last number
+        ("", ""),
+    ],
+)
+def test_the_released_extraction_takes_what_follows_the_last_boxed(text, answer):
+    assert grading.released_answer(text) == answer
+
+
+def differences(root) -> list[tuple[str, str, str, str]]:
+    """(answer, target, released, ours) of the table in docs/benchmarks.md that lists where the graders differ."""
+    text = (root / "docs/benchmarks.md").read_text()
+    return re.findall(r"^\| `([^`]*)` \| `([^`]*)` \| (right|wrong) \| (right|wrong) \|", text, flags=re.MULTILINE)
+
+
+def test_ours_differs_from_the_released_grader_where_the_document_says(root):
+    """The column `released` is what the released grader itself said when it was run on these pairs (docs/benchmarks.md)."""
+    found = differences(root)
+    assert len(found) >= 15
+    assert all(released != ours for _, _, released, ours in found)
+    assert [(answer, target) for answer, target, _, ours in found if grading.same(answer, target) != (ours == "right")] == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("12 cm", "12"),
+        (r"90^\circ", "90"),
+        ("50", "50\\%"),
+        ("2, 1", "1, 2"),
+        ("x=5", "5"),
+        (r"\text{Evelyn}", "evelyn"),
+        (r"\{1, 2\}", "(1, 2)"),
+    ],
+)
+def test_ours_is_as_lenient_as_the_released_grader_elsewhere(answer, target):
+    assert grading.same(answer, target)
+
+
+def test_every_solution_of_math500_has_its_answer_in_its_last_box(mirror):
+    rows = prepare({"adapter": "math500"}, {"math500": mirror / "math500"})
+    wrong = [row["id"] for row in rows if grading.math_boxed(row, [row["reasoning"]]) != {"exact_match": 1.0}]
+    assert len(rows) == 500
+    assert wrong == []

@@ -1,5 +1,7 @@
 """Metrics: how samples, verdicts and shift records become rows, and how runs are chosen."""
 
+from math import comb
+
 import pytest
 from synthetic import ITEMS, results_of, spec_of, study, write_base, write_run
 from untaxed.metrics import base_of, by_setting, collect, measure, read_metrics, read_refine_reports, select
@@ -134,6 +136,21 @@ def test_repeated_samples_of_a_prompt_are_one_item(tmp_path):
     write_jsonl(tmp_path / "r" / "samples.jsonl", samples)
     row = metrics_of(tmp_path, tmp_path / "r")["accuracy"]
     assert (row["value"], row["n_items"]) == (0.75, 2)
+
+
+def test_accuracy_is_the_unbiased_estimator_of_pass_at_1(tmp_path):
+    """Chen et al. 2021 (arXiv 2107.03374): of n draws c right, 1 - C(n-c, k) / C(n, k); here k = 1 and the mean over items."""
+    right = {"1": [1, 0, 0, 1], "2": [0, 0, 0, 0], "3": [1, 1, 1, 1], "4": [0, 0, 0, 1]}
+    samples = [
+        {"benchmark": "aime", "id": f"{item}#{draw}", "harmful": False, "correct": correct}
+        for item, draws in right.items()
+        for draw, correct in enumerate(draws)
+    ]
+    write_yaml(tmp_path / "r" / "run.yaml", SPEC)
+    write_jsonl(tmp_path / "r" / "samples.jsonl", samples)
+    row = metrics_of(tmp_path, tmp_path / "r")["accuracy"]
+    estimates = [1 - comb(4 - sum(draws), 1) / comb(4, 1) for draws in right.values()]
+    assert (row["value"], row["n_items"]) == (pytest.approx(sum(estimates) / 4), 4)
 
 
 def test_the_files_do_not_depend_on_the_order_of_the_runs(tmp_path):

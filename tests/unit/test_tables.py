@@ -63,6 +63,8 @@ def test_main_results_tell_what_got_no_answer_and_the_shift_as_the_shift_table_d
     assert base["no answer, harmful"] == base["no answer, benign"] == "0.0"
     assert vanilla["no answer, harmful"].startswith("25.0 [")  # half of the answers of one of two runs
     assert vanilla["no answer, benign"].startswith("5.0 [")
+    assert base["cut off, reasoning"] == "0.0"
+    assert vanilla["cut off, reasoning"].startswith("2.5 [")  # a tenth of one of two benchmarks in one of two runs
     assert vanilla["shift"] == TABLES["shift"](Inputs({}, results))[1]["shift"]
 
 
