@@ -261,6 +261,13 @@ def test_an_error_that_will_not_pass_ends_the_job_at_once_with_its_key_and_its_f
     assert len(str(error.value).splitlines()) == 1 and "secret" not in str(error.value) and "about" not in str(error.value)
 
 
+def test_a_request_whose_tries_the_end_of_the_job_cut_short_is_not_called_empty(serve, tmp_path):
+    server = serve({"p0": ["empty"] * 9, "p1": [500, 401]})
+    with open_engine(server.spec(concurrency=2, backoff_s=0.3)) as engine, pytest.raises(Unanswered, match="HTTP 401"):
+        generate_resumable(engine, many(2), Sampling(), tmp_path / "g.jsonl")
+    assert server.asked["p0"] < 4 and lines(tmp_path / "g.jsonl") == 0
+
+
 # --- rates
 
 
@@ -533,7 +540,7 @@ def test_a_server_of_the_job_is_up_with_a_key_and_gone_at_the_end_with_all_that_
         assert server["base_url"].startswith("http://127.0.0.1:") and server["max_model_len"] == 77 and len(server["api_key"]) > 30
         assert all(map(running, pids_in(pids)))
         raise ZeroDivisionError
-    assert not any(map(running, pids_in(pids)))
+    wait_for(lambda: not any(map(running, pids_in(pids))), 10)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
