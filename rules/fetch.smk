@@ -1,4 +1,4 @@
-# The only rules that fetch. Everything after them runs with the hub switched off; of the network it sees a judge's server at most.
+# The only rules that fetch. Everything after them runs with the hub switched off; of the network it sees the servers of teachers and judges at most.
 
 
 localrules:

@@ -419,7 +419,8 @@ def open_judge(spec: dict, model: Path | str | None = None) -> Iterator[Any]:
     from untaxed.engine import open_engine
 
     # one sample that a judge's context cannot hold is unparseable; it must not cost the verdicts on all others
-    with open_engine({"too_long": "empty"} | spec["engine"] | ({"model": str(model)} if model else {}) | reading(spec, kind)) as engine:
+    told = {"too_long": "empty", "key": f"judges.{spec['judge']}.engine"} | spec["engine"] | ({"model": str(model)} if model else {})
+    with open_engine(told | reading(spec, kind)) as engine:
         yield engine
 
 

@@ -40,6 +40,7 @@ MINUTE = 60.0  # seconds over which a rate is counted
 LONGEST_PAUSE = 600.0  # seconds; a server that asks for a longer one has a quota by the hour or day, and a job should not sit through it
 LONGEST_BACKOFF = 60.0
 WITHHELD = ("content_filter", "content_policy_violation", "invalid_prompt")  # error codes of a prompt that the interface itself refuses
+TOO_LONG = "context_length_exceeded"
 SPENT_OUT = ("insufficient_quota", "billing_hard_limit_reached")  # a 429 that no wait mends
 
 
@@ -353,6 +354,8 @@ def _call(client: Any, ledger: Ledger, request: Request, arguments: dict, prompt
         if error.code in WITHHELD:
             status = "refused"
             return Generation(request.id, "", [], "refused", 0, 0)
+        if spec.get("too_long") == "empty" and (error.code == TOO_LONG or error.param == "input_tokens"):  # OpenAI's way, vLLM's way
+            return Generation(request.id, "", [], "length", 0, 0)
         _check_passing(error, wait, request, spec, ledger.key)
         raise MayPass(status) from None
     except openai.APITimeoutError:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-SLOW = 1.5  # seconds of a slow reply
+SLOW = 3.0  # seconds of a slow reply
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
 NO_REPLY = ("slow", "cut", "broken", "twice", "shape", "html", "empty", "filtered", "refusal")  # faults that hand over no answer
@@ -102,7 +102,7 @@ class Server:
 
     def spec(self, **more) -> dict:
         address = f"http://127.0.0.1:{self.server.server_port}/v1"
-        return {"backend": "openai", "model": "m", "base_url": address, "backoff_s": 0.01, "timeout_s": 0.5, "tries": 4, **more}
+        return {"backend": "openai", "model": "m", "base_url": address, "backoff_s": 0.01, "timeout_s": 10, "tries": 4, **more}
 
 
 @contextmanager
