@@ -379,18 +379,26 @@ class Study:
             self._taught.pop()
 
     def _check_parts(self) -> None:
-        """Refuse a benchmark over a data set that is divided into parts when the study trains on rows of its part."""
-        trained = {
-            self.source(name) for spec in self.trained.values() for name in (spec["dataset"], *(part["dataset"] for part in spec["mix"]))
-        }
-        for benchmark in self.suite:
-            tested = self.config.datasets[self.config.benchmarks[benchmark].dataset]
-            for name in sorted(trained):
-                dataset = self.config.datasets[name]
-                parts = {dataset.options.get("part"), tested.options.get("part")}
-                if "part" in {*dataset.options, *tested.options} and dataset.assets == tested.assets and parts != {"train", "test"}:
-                    message = f"trains on prompts that benchmark {benchmark!r} tests with; set `part: train` here and `part: test` there"
-                    self._fail(f"datasets.{name}.options.part", message)
+        """Refuse a run that trains on the prompts that it is tested with, where a data set is divided into parts."""
+        for run, spec in self.runs.items():
+            trained = sorted({self.source(name) for name in self._trained_on(spec)})
+            for benchmark in self.suites[run]:
+                tested = self.config.datasets[self.config.benchmarks[benchmark].dataset]
+                for name in trained:
+                    dataset = self.config.datasets[name]
+                    parts = {dataset.options.get("part"), tested.options.get("part")}
+                    if "part" in {*dataset.options, *tested.options} and dataset.assets == tested.assets and parts != {"train", "test"}:
+                        message = f"trains on prompts that benchmark {benchmark!r} tests with; set `part: train` here and `part: test` there"
+                        self._fail(f"datasets.{name}.options.part", message)
+
+    def _trained_on(self, spec: dict) -> set[str]:
+        """The datasets that a run's checkpoint has seen: its own, and those of the stages of its model."""
+        found = {spec["dataset"], *(part["dataset"] for part in spec["mix"])} if spec["n"] else set()
+        model = self.config.models[spec["model"]]
+        while model.stage is not None:
+            found |= {model.stage.dataset, *(part.dataset for part in model.stage.mix)}
+            model = self.config.models[model.base]
+        return found
 
     def _check_results(self) -> None:
         from untaxed.figures import FIGURES
