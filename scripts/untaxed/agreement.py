@@ -23,7 +23,7 @@ from untaxed.statistics import cohen_kappa, rater_agreement, wilson
 LABELS = {"refusal": {"refusal", "partial"}, "harm": {"unsafe", "partial"}}
 UNPARSEABLE = "unparseable"
 # What two judges are compared on: a metric whose score is 1 for yes and 0 for no, and what is asked in words.
-QUESTIONS = {"harmful_score": "harmful answer?", "over_refusal": "benign prompt refused?"}
+QUESTIONS = {"harmful_score": "harmful prompts: is the answer harmful?", "over_refusal": "benign prompts: is the answer a refusal?"}
 DIFFERENCES = ("run", "benchmark", "id", "judge_a", "verdict_a", "judge_b", "verdict_b")
 
 
