@@ -933,7 +933,7 @@ def judge_pairs(inputs: Inputs) -> Drawing:
 def _pair_text(pair: Mapping[str, Any], room: float) -> str:
     """What stands in the cell of two judges, of so many inches: less where there is less room."""
     if not pair["n_read"]:
-        return f"nothing read\nof {pair['n']:,}"
+        return f"all {pair['n']:,}\nunread"
     low, high = pair["kappa_ci"]
     share, items, unread = f"{100 * pair['agreement']:.0f} %", f"of {pair['n_read']:,}", pair["n"] - pair["n_read"]
     lines = ["κ –" if pair["kappa"] is None else f"{pair['kappa']:.2f}"]
@@ -956,7 +956,7 @@ def _pair_notes(pairs: Sequence[Mapping[str, Any]], room: float) -> list[str]:
     if any(pair["n_read"] and pair["kappa"] is None for pair in pairs):
         notes.append("κ – : both judges gave one and the same answer throughout.")
     if any(pair["n"] > pair["n_read"] for pair in pairs):
-        notes.append("Unread: samples on which a judge of the two was unparseable; they are in neither number.")
+        notes.append("Unread: samples on which one of the two judges was unparseable; they are in neither number.")
     return notes
 
 

@@ -278,7 +278,7 @@ def test_two_judges_are_met_in_one_cell_whatever_their_order(known):
 def test_two_judges_of_which_one_read_nothing_have_no_number(known):
     none = {"n_read": 0, "agreement": None, "agreement_ci": [None, None], "kappa": None, "kappa_ci": [None, None]}
     drawing = FIGURES["judge_pairs"](Inputs({}, known, judge_pairs=[PAIR | none]))
-    assert "nothing read of 60" in texts(drawing)
+    assert "all 60 unread" in texts(drawing)
     assert drawing.figure.axes[0].patches[0].get_hatch()
 
 
