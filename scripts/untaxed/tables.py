@@ -9,17 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from untaxed.agreement import QUESTIONS
-from untaxed.figures import (
-    Inputs,
-    ablated_runs,
-    bases_of,
-    chosen_runs,
-    estimate,
-    refined_as,
-    shift_interval,
-    steps_of_n,
-    tax_interval,
-)
+from untaxed.figures import Inputs, ablated_runs, bases_of, chosen_runs, estimate, refined_as, shift_interval, steps_of_n, tax_interval
 from untaxed.metrics import LENGTHS, Measure, Results, base_of, by_setting, measure, safety_axis
 from untaxed.pages import page
 from untaxed.records import UserError, atomic_path, write_text

@@ -96,7 +96,7 @@ def test_the_command_measures_a_string_judge(tmp_path, root, labelled, capsys):
 
 def test_a_killed_measurement_keeps_the_replies_it_has(tmp_path, labelled, monkeypatch):
     import judge_agreement
-    from test_engine import Server
+    from misbehaving import Server
 
     for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -179,7 +179,7 @@ def paths(folder):
 @pytest.mark.parametrize("kind", TABLES)
 def test_all_forms_have_the_same_rows(known, tmp_path, kind):
     spec = {"table": kind, "caption": "A caption.", "select": {"source": "direct"}}
-    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS, [PAIR]), *paths(tmp_path))
+    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS, judge_pairs=[PAIR]), *paths(tmp_path))
     lines = [line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("| ")]
     assert len(lines) == (count + 1 if count else 0)
     if count:
