@@ -6,6 +6,9 @@ rule figure:
         unpack(lambda wildcards: STUDY.sources_of("figures", wildcards.figure)),
         agreement=STUDY.agreements(),
         manifests=lambda wildcards: losses_of(wildcards.figure),
+        pairs=lambda wildcards: STUDY.judge_pairs(
+            STUDY.config.figures[wildcards.figure].kind
+        ),
         code=[
             "scripts/figure.py",
             "scripts/untaxed/figures.py",
@@ -41,13 +44,16 @@ rule figure:
         "Draw {wildcards.figure}"
     shell:
         "python scripts/figure.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --runs-file {input.runs} --study {params.study} --output-prefix {params.prefix} > {log} 2>&1"
+        " --agreement {input.agreement} --runs-file {input.runs} --judge-pairs {input.pairs} --study {params.study} --output-prefix {params.prefix} > {log} 2>&1"
 
 
 rule table:
     input:
         unpack(lambda wildcards: STUDY.sources_of("tables", wildcards.table)),
         agreement=STUDY.agreements(),
+        pairs=lambda wildcards: STUDY.judge_pairs(
+            STUDY.config.tables[wildcards.table].kind
+        ),
         datasets=STUDY.dataset_reports(),
         distilled=STUDY.distil_reports(),
         code=[
@@ -86,7 +92,7 @@ rule table:
         "Write the table {wildcards.table}"
     shell:
         "python scripts/table.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --runs-file {input.runs} --dataset-report {input.datasets} --distil-report {input.distilled} --output-prefix {params.prefix}"
+        " --agreement {input.agreement} --runs-file {input.runs} --judge-pairs {input.pairs} --dataset-report {input.datasets} --distil-report {input.distilled} --output-prefix {params.prefix}"
         " > {log} 2>&1"
 
 

@@ -1,4 +1,4 @@
-# Samples x judge -> verdicts; re-judging never generates again. Each judge is measured on a human-labelled set.
+# Samples x judge -> verdicts; re-judging never generates again. Each judge is measured on a human-labelled set, and against every other.
 
 
 rule judge:
@@ -86,3 +86,34 @@ rule judge_agreement:
     shell:
         "{params.start} scripts/judge_agreement.py --spec {params.spec:q} --labelled {params.labelled}/*.csv --label {params.label}"
         " {params.model:q} {params.limit:q} {params.work:q} --output {output} > {log} 2>&1"
+
+
+rule compare_judges:
+    input:
+        STUDY.judged(),
+        runs=f"{RESULTS}/runs.txt",
+        code=[
+            "scripts/compare_judges.py",
+            "scripts/untaxed/agreement.py",
+            "scripts/untaxed/metrics.py",
+            "scripts/untaxed/statistics.py",
+        ],
+    output:
+        pairs=f"{RESULTS}/judge_pairs.json",
+        differences=f"{RESULTS}/judge_differences.csv",
+    log:
+        f"{LOGS}/compare_judges.log",
+    benchmark:
+        f"{TIMES}/compare_judges.tsv"
+    conda:
+        "../envs/plot.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        judges=STUDY.config.study.judges,  # in their order
+    message:
+        "Compare every two judges on the same samples"
+    shell:
+        "python scripts/compare_judges.py --runs-file {input.runs} --judges {params.judges:q} --output {output.pairs}"
+        " --differences {output.differences} > {log} 2>&1"

@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--runs-file", help="a text file with one run folder a line: whose data was refined, and how the loss fell")
     parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
+    parser.add_argument("--judge-pairs", nargs="*", default=[], help="judge_pairs.json: every two judges on the same samples")
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument("--output-prefix", required=True, help="path of the outputs without .pdf, .png, .json")
     options = parser.parse_args(arguments)
@@ -36,7 +37,8 @@ def main(arguments: list[str]) -> None:
     reads_losses = options.spec.get("figure") == "training_curve"
     paths = [folder / "checkpoint" / "manifest.json" for folder in folders if reads_losses]
     manifests = [read_json(path) for path in paths if path.is_file()]
-    inputs = Inputs(options.spec, results, refined, manifests, [read_json(path) for path in options.agreement])
+    pairs = [pair for path in options.judge_pairs for pair in read_json(path)]
+    inputs = Inputs(options.spec, results, refined, manifests, [read_json(path) for path in options.agreement], judge_pairs=pairs)
     draw(inputs, options.study, options.output_prefix, ["python", "scripts/figure.py", *arguments])
 
 

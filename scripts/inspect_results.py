@@ -2,6 +2,7 @@
 
 ./untaxed inspect paper_figures/organism/method_bars.json          the points of a figure
 ./untaxed inspect paper_figures/organism/method_bars.json 3        the runs behind a point, and their samples
+./untaxed inspect paper_figures/laptop/judge_pairs.json 1          the samples on which two judges differ, with both verdicts
 ./untaxed inspect organism [<run> [<benchmark>]]                   the runs of a study; the samples of one
 ./untaxed inspect organism <run> <benchmark> <id>                  where one generation comes from
 """

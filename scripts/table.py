@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--runs-file", help="a text file with one run folder a line: whose data was refined")
     parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
+    parser.add_argument("--judge-pairs", nargs="*", default=[], help="judge_pairs.json: every two judges on the same samples")
     parser.add_argument("--dataset-report", nargs="*", default=[], help="report of each dataset, in a folder <dataset>")
     parser.add_argument(
         "--distil-report", nargs="*", default=[], help="report of each dataset that a teacher answered, in a folder <dataset>"
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> None:
     taught = {Path(path).parent.name: read_json(path)["rows_out"] for path in options.distil_report}
     names = {path: Path(path).parent.name for path in options.dataset_report}
     datasets = [read_json(path) | {"name": name} | ({"taught": taught[name]} if name in taught else {}) for path, name in names.items()]
-    inputs = Inputs(options.spec, results, refine_reports=refined, agreements=agreements, dataset_reports=datasets)
+    pairs = [pair for path in options.judge_pairs for pair in read_json(path)]
+    inputs = Inputs(options.spec, results, refine_reports=refined, agreements=agreements, dataset_reports=datasets, judge_pairs=pairs)
     write_table(inputs, *(f"{options.output_prefix}.{form}" for form in ("csv", "md", "html")))
 
 

@@ -239,6 +239,8 @@ def needed(study: Study, figure: str) -> list[str]:
     if spec["figure"] == "judge_agreement":
         return []
     chosen = set(select({run: run_fields(fields, run) for run, fields in study.runs.items() if fields["n"]}, spec.get("select")))
+    if spec["figure"] == "judge_pairs":
+        chosen = {run for run, fields in study.runs.items() if fields["n"]}  # ablations too: it is about the judges
     if spec["figure"] == "refinement_outcomes":
         chosen = {run for run in chosen if study.runs[run]["refinement"]}
     shown = {name: chosen & set(study.experiment_runs(name)) for name in study.config.study.experiments}
@@ -288,6 +290,8 @@ def light_jobs(study: Study) -> int:
     prepared = [name for name in study.models_needed if config.models[name].base is None]
     results = len(config.study.figures) + len(config.study.tables) + 1  # the claims
     once = len(("assets", "list_runs", "collect"))
+    shown = [config.figures[name].kind for name in config.study.figures] + [config.tables[name].kind for name in config.study.tables]
+    once += any(study.judge_pairs(kind) for kind in shown)
     return len(study.assets_needed) + len(study.datasets_needed) + len(prepared) + len(study.refined) + len(study.specs) + once + results
 
 

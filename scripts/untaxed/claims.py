@@ -153,13 +153,17 @@ def _named_sources(claim: Mapping[str, Any]) -> list[str]:
 
 
 def _caution(results: Results, *sides: Iterable[str]) -> str:
-    """What few seeds do to an interval over runs; the base models, which have no seeds, do not count."""
+    """What few seeds, or few base models, do to an interval over runs; the base models as runs, which have no seeds, do not count."""
     trained = [[run for run in side if results.runs[run]["method"] != "none"] for side in sides]
     if any(len(runs) == 1 for runs in trained):
         return "one run: the interval covers items, not seeds"
     drawn = [{(results.runs[run]["base"], results.runs[run]["seed"]) for run in runs} for runs in trained if runs]
-    seeds = min(map(len, drawn), default=ENOUGH_SEEDS)
-    return f"few seeds ({seeds}): the true interval is wider" if seeds < ENOUGH_SEEDS else ""
+    fewest = min(drawn, key=len, default=())
+    if len(fewest) >= ENOUGH_SEEDS or not fewest:
+        return ""
+    bases = {base for base, _ in fewest}
+    what = f"few base models ({len(bases)})" if len(bases) > 1 else f"few seeds ({len(fewest)})"
+    return f"{what}: the true interval is wider"
 
 
 def _unanswered(results: Results, metric: str, runs: Sequence[str], benchmarks: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from untaxed.agreement import QUESTIONS
 from untaxed.metrics import ABLATION, LABELS, NOTEWORTHY, Measure, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.records import UserError, atomic_path, write_json
 from untaxed.statistics import (
@@ -64,6 +65,8 @@ AXES = {  # the arrow shows which way is better
     "nll": "NLL of training targets under the base (nats per token)",
     "kl": "KL(tuned ‖ base) (nats per token)",
 }
+SIDES = ("judge_a", "judge_b")
+CELL, ROOMY = 0.62, 0.85  # inches: the height of a cell of two judges, and the width from which all of it is said
 STYLE = {"svg.hashsalt": "untaxed", "pdf.fonttype": 42, "figure.constrained_layout.use": True, "savefig.dpi": 200, "legend.frameon": False}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8}
 STYLE |= {"xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5}
@@ -81,6 +84,7 @@ class Inputs:
     manifests: list[dict] = field(default_factory=list)
     agreements: list[dict] = field(default_factory=list)
     dataset_reports: list[dict] = field(default_factory=list)
+    judge_pairs: list[dict] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,21 @@ def interval_text(point: Estimate, scale: float = 100, digits: int = 1) -> str:
     return text.replace("-", "−")  # as on the axes
 
 
+def drawn_over(results: Results, groups: Sequence[Iterable[str]], items: str = "items") -> str:
+    """What the bootstrap intervals of groups of runs are drawn over, in words."""
+    sizes = [len(set(group)) for group in groups]
+    bases = any(len({results.runs[run]["base"] for run in group}) > 1 for group in groups)
+    over = f"base models, runs and {items}" if bases else f"runs and {items}" if max(sizes, default=0) > 1 else items
+    return over + (f" ({items} alone where there is one run)" if over != items and 1 in sizes else "")
+
+
+def whiskers(results: Results, groups: Iterable[Iterable[str]], values: Iterable[float] = ()) -> list[str]:
+    """What the whiskers of a figure are, from the runs behind each and the values that they stand on; nothing where there are none."""
+    groups = [list(group) for group in groups]
+    ends = "; Wilson’s at 0 and 100 %" if {0.0, 1.0} & set(values) else ""
+    return [f"Whiskers – 95 % bootstrap intervals over {drawn_over(results, groups)}{ends}."] if groups else []
+
+
 def record_of(point: Estimate | None, **fields: Any) -> dict[str, Any]:
     """A record of the sidecar."""
     known = {} if point is None else {"value": point.value, "ci_low": point.low, "ci_high": point.high, "n_items": point.n}
@@ -305,8 +324,9 @@ def safety_reasoning_plane(inputs: Inputs) -> Drawing:
         ends += [100 * r[end] for r in points[name] for end in ("ci_low", "ci_high") if r[end] is not None]
         for axes in shown:
             data_axis(axes, which, ends)
-    drawn = "Whiskers – 95 % intervals. Bands – frontiers. Points of Vanilla SFT are larger, so that they show below others."
-    notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, [safety, accuracy]), drawn]
+    drawn = whiskers(results, by_setting(results, runs).values(), [r["value"] for each in points.values() for r in each])
+    drawn += ["Bands – frontiers. Points of Vanilla SFT are larger, so that they show below others."]
+    notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, [safety, accuracy]), " ".join(drawn)]
     return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
 
@@ -439,7 +459,8 @@ def method_bars(inputs: Inputs) -> Drawing:
         known = dict(zip(names, handles, strict=True))
         legend = row[0].legend(known.values(), known.keys(), loc="lower left", bbox_to_anchor=(-0.05, 0.98), ncols=5)
         legend.set_in_layout(False)  # it runs on over the next panels, which have no titles
-    notes = explained(inputs, runs)
+    ours = [record["value"] for record in data if record.get("kind") != "reported"]
+    notes = explained(inputs, runs) + (whiskers(results, by_setting(results, runs + bases).values(), ours) if ours else [])
     if any(record.get(metric, 0) > NOTEWORTHY for record in data for metric in ENDINGS):
         notes.append(
             "cut off: generations that met the token limit; no answer: without a final answer, to a phrase judge neither refusal nor harm"
@@ -546,6 +567,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
     means: list[tuple[float, float]] = []
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
     letters = _letters(results, runs)
+    lettered: list[tuple[float, float, str]] = []
     for members in by_setting(results, runs).values():
         fields = results.runs[members[0]]
         tint = colour(fields["method"])
@@ -557,7 +579,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
         point = {"ms": SIZES.get(fields["method"], POINT) - 0.5, "ls": "", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
         axes.errorbar(x.value, 100 * y.value, bars(y), width, **look, **fill, **point)
         if letter := letters.get((fields["trainer"], fields["n"])):
-            axes.annotate(letter, (x.value, 100 * y.value), (3, 3), textcoords="offset points", fontsize=SMALL, color="0.2")
+            lettered.append((x.value, 100 * y.value, letter))
         means.append((x.value, y.value))
         common = {key: fields[key] for key in ("model", "recipe", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         intervals = {f"{metric}_ci": [x.low, x.high], "safety_tax_ci": [y.low, y.high]}
@@ -573,6 +595,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
         [f"too few points for a correlation: {points}"] if not enough else [f"no correlation, one side does not vary: {points}"]
     )
     data += [record_of(value, kind=name, settings=len(means)) for name, value in correlations.items()]
+    _write_letters(axes, lettered)
     if runs:
         axes.set_title("\n".join(lines), fontsize=SMALL, loc="left")
         _shift_legend(axes, results, runs, sources, letters)
@@ -580,7 +603,49 @@ def shift_tax(inputs: Inputs) -> Drawing:
         say(axes, "not enough runs")
     axes.set_xlabel(AXES.get(metric, metric))
     axes.set_ylabel(AXES["safety_tax"])
-    return Drawing(figure, data, runs, explained(inputs, runs))
+    return Drawing(figure, data, runs, [*explained(inputs, runs), *_shift_whiskers(results, runs, shift)])
+
+
+def _shift_whiskers(results: Results, runs: Sequence[str], shift: Measure) -> list[str]:
+    """What the whiskers of both axes are; a shift whose items are unknown has none where there is one run."""
+    groups = list(by_setting(results, runs).values())
+    if not groups:
+        return []
+    text = f"Whiskers – 95 % bootstrap intervals: of the tax over {drawn_over(results, groups)}, paired with the base"
+    if any(shift.scores.get(run) for run in runs):
+        text += f"; of the {shift.metric} over {drawn_over(results, groups, 'prompts')}"
+    elif several := [group for group in groups if len(group) > 1]:
+        text += f"; of the {shift.metric} over {drawn_over(results, several, '').removesuffix(' and ')}"
+    return [text + "."]
+
+
+def _write_letters(axes: "Axes", points: Sequence[tuple[float, float, str]], size: tuple[float, float] = (190, 180)) -> None:
+    """The letter of each point beside it, where it lies on no point and no other letter if there is such a place.
+
+    Points on one another share a place. `size` is about that of the axes in typographic points.
+    """
+    from matplotlib.patheffects import withStroke
+
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    heaps: list[tuple[float, float, list[tuple[float, float, str]]]] = []
+    for x, y, letter in sorted(points):
+        across, up = size[0] * (x - left) / (right - left), size[1] * (y - bottom) / (top - bottom)
+        heap = next((each for each in heaps if abs(each[0] - across) < 2 and abs(each[1] - up) < 2), None)
+        if heap is None:
+            heap = (across, up, [])
+            heaps.append(heap)
+        heap[2].append((x, y, letter))
+    taken = [(across - 3, up - 3, across + 3, up + 3) for across, up, _ in heaps]
+    for across, up, heap in heaps:
+        text = ", ".join(sorted({letter for _, _, letter in heap}))
+        width = 4.5 * len(text)
+        places = [(dx, dy) for dy in (3, -9, 8, -14) for dx in (3, -3 - width)]
+        boxes = [(across + dx, up + dy, across + dx + width, up + dy + 7) for dx, dy in places]
+        covered = [sum(box[0] < r and left_of < box[2] and box[1] < t and b < box[3] for left_of, b, r, t in taken) for box in boxes]
+        best = covered.index(min(covered))
+        taken.append(boxes[best])
+        look = {"fontsize": SMALL, "color": "0.2", "zorder": 6, "path_effects": [withStroke(linewidth=1.5, foreground="white")]}
+        axes.annotate(text, heap[0][:2], places[best], textcoords="offset points", **look)
 
 
 def shift_interval(shift: Measure, runs: Sequence[str]) -> Estimate:
@@ -676,7 +741,8 @@ def activation_curve(inputs: Inputs) -> Drawing:
         legend.set_in_layout(False)  # it runs on over the next panels, which have no titles
     for axes in grid[-1]:
         axes.set_xlabel("safety samples n (0 = base)")
-    notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, measures)]
+    drawn = whiskers(results, by_setting(results, runs + bases).values(), [record["value"] for record in data]) if data else []
+    notes = [*explained(inputs, runs), *_prompt_notes(results, runs + bases, measures), *drawn]
     return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
 
@@ -814,7 +880,84 @@ def judge_agreement(inputs: Inputs) -> Drawing:
         known = dict(zip(names, handles, strict=True))
         axes.legend(known.values(), known.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     records = [{key: value for key, value in report.items() if key != "confusion"} for report in reports]
-    return Drawing(figure, records, sorted({report["judge"] for report in reports}))
+    notes = ["Whiskers – 95 % Wilson intervals over the labelled items."] if reports else []
+    return Drawing(figure, records, sorted({report["judge"] for report in reports}), notes)
+
+
+def judge_pairs(inputs: Inputs) -> Drawing:
+    """Cohen's kappa of every two judges, with the share of samples on which they agree: a panel for harm, and one for over-refusal.
+
+    Reads the records of `agreement.compare_judges`. A cell stays empty where two judges have no sample in common.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    pairs = inputs.judge_pairs
+    shown = {metric: [pair for pair in pairs if pair["metric"] == metric] for metric in QUESTIONS}
+    judges = {metric: list(dict.fromkeys(pair[side] for pair in mine for side in SIDES)) for metric, mine in shown.items()}
+    sizes = [max(1, len(names) - 1) for names in judges.values()]
+    stacked = max(sizes) > 2
+    rows, columns, inches = (2, 1, PAGE - 2.2) if stacked else (1, 2, PAGE / 2 - 1.55)
+    height = (1.4 + CELL * sum(sizes) / 2) if stacked else 1.2 + CELL * max(sizes)
+    figure, grid = panels(rows, columns, PAGE / columns, height, **({"height_ratios": sizes} if stacked else {}))
+    shades = ScalarMappable(Normalize(0, 1), LinearSegmentedColormap.from_list("kappa", ("#EEF5F2", OTHER_COLOURS[0])))
+    room = inches / max(sizes)
+    for axes, (metric, mine), own in zip(grid.flat, shown.items(), sizes, strict=True):
+        axes.set_title(QUESTIONS[metric], loc="left", fontweight="bold")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        names = judges[metric]
+        for pair in mine:
+            column, row = sorted(names.index(pair[side]) for side in SIDES)
+            known = pair["kappa"] is not None
+            look = {"fc": shades.to_rgba(pair["kappa"]), "ec": "white"} if known else {"fc": "0.96", "ec": "0.8"}
+            axes.bar(column, 1, 1, bottom=row - 1.5, lw=1, hatch="" if pair["n_read"] else "////", **look)
+            box = {} if known else {"bbox": {"fc": "0.96", "ec": "none", "pad": 1}}
+            axes.text(column, row - 1, _pair_text(pair, room), ha="center", va="center", fontsize=SMALL, linespacing=1.15, **box)
+        if not mine:
+            say(axes, "no two judges answered this\nabout the same samples")
+        axes.set_xticks(range(len(names[:-1])), names[:-1], fontsize=SMALL, rotation=30, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names[1:])), names[1:], fontsize=SMALL)
+        axes.set_xlim(-0.5, max(sizes) - 0.5)
+        axes.set_ylim((own if stacked else max(sizes)) - 0.5, -0.5)
+    if pairs:
+        below = any((pair["kappa"] or 0) < 0 for pair in pairs)
+        figure.colorbar(
+            shades, ax=grid, label="Cohen’s κ →", fraction=0.03, aspect=6 + 2 * sum(sizes), extend="min" if below else "neither"
+        )
+    counted = ("confusion", "verdicts", "differences")
+    records = [{key: value for key, value in pair.items() if key not in counted} for pair in pairs]
+    return Drawing(figure, records, sorted({pair[side] for pair in pairs for side in SIDES}), _pair_notes(pairs, room))
+
+
+def _pair_text(pair: Mapping[str, Any], room: float) -> str:
+    """What stands in the cell of two judges, of so many inches: less where there is less room."""
+    if not pair["n_read"]:
+        return f"all {pair['n']:,}\nunread"
+    low, high = pair["kappa_ci"]
+    share, items, unread = f"{100 * pair['agreement']:.0f} %", f"of {pair['n_read']:,}", pair["n"] - pair["n_read"]
+    lines = ["κ –" if pair["kappa"] is None else f"{pair['kappa']:.2f}"]
+    if room >= ROOMY:
+        lines += [f"[{low:.2f}, {high:.2f}]"] if low is not None else []
+        lines += [f"{share} {items}"] + ([f"{unread:,} unread"] if unread else [])
+    else:
+        lines += [share, items] if room >= ROOMY / 2 else [share]
+    return "\n".join(lines).replace("-", "−")
+
+
+def _pair_notes(pairs: Sequence[Mapping[str, Any]], room: float) -> list[str]:
+    if not pairs:
+        return ["Fewer than two judges judged the same samples of this study."]
+    over = "runs and prompts" if max(pair["runs"] for pair in pairs) > 1 else "prompts"
+    drawn = room >= ROOMY and any(pair["kappa_ci"][0] is not None for pair in pairs)
+    interval = f" [95 % bootstrap interval over {over}]" if drawn else ""
+    items = "" if room < ROOMY / 2 else ", of so many samples"
+    notes = [f"Cells – Cohen’s κ{interval}; the share on which two judges agree{items}."]
+    if any(pair["n_read"] and pair["kappa"] is None for pair in pairs):
+        notes.append("κ – : both judges gave one and the same answer throughout.")
+    if any(pair["n"] > pair["n_read"] for pair in pairs):
+        notes.append("Unread: samples on which one of the two judges was unparseable; they are in neither number.")
+    return notes
 
 
 def ablated_runs(inputs: Inputs) -> list[str]:
@@ -860,6 +1003,7 @@ def ablations(inputs: Inputs) -> Drawing:
     grid[0][0].set_yticks(range(len(names)), names, fontsize=SMALL)
     grid[0][0].invert_yaxis()
     notes = ["Rows – rewritten pieces; filters; what becomes of a rejected piece. Open: the settings of the study. Dashed: the base model."]
+    notes += whiskers(results, groups, [record["value"] for record in data])
     return Drawing(figure, data, sorted({*runs, *bases}), notes if groups else [])
 
 
@@ -889,6 +1033,7 @@ FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
     "refinement_outcomes": refinement_outcomes,
     "training_curve": training_curve,
     "judge_agreement": judge_agreement,
+    "judge_pairs": judge_pairs,
     "ablations": ablations,
 }
 

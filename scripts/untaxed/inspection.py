@@ -17,7 +17,17 @@ from untaxed.records import UserError, nearest, read_json, read_jsonl, read_yaml
 
 WARNING = "warning: prompts and generations follow. They may be harmful: keep them out of logs, issues and papers."
 NAMES = ("kind", "refined", "piece", "dataset", "series", "method", "run", "model", "recipe", "source", "benign", "trainer", "n")
-NAMES += ("pieces", "filters", "fallback", "benchmark", "metric", "axis", "judge")  # what says which point of a figure it is
+NAMES += (
+    "pieces",
+    "filters",
+    "fallback",
+    "benchmark",
+    "metric",
+    "axis",
+    "judge",
+    "judge_a",
+    "judge_b",
+)  # what says which point of a figure it is
 SETTINGS = ("model", "recipe", "source", "method", "benign", "trainer", "n")  # those that are fields of its runs as well
 SHARES = ("truncated", "empty")  # what else a bar says of its runs
 FEW = 8  # names in an error line
@@ -189,10 +199,13 @@ def inspect_point(path: Path, number: int, filters: Filters, show_text: bool = F
     point = points[number - 1]
     if point.get("kind") == "reported":
         raise UserError(f"{path}: point {number} is the value that the paper reports; no run of this study stands behind it")
+    results = path.resolve().parents[2] / "results" / sidecar["study"]
+    if "judge_a" in point:
+        yield from list_differences(results, point, filters)
+        return
     if "kappa" in point:
         place = f"results/{sidecar['study']}/agreement/{point['judge']}.json"
         raise UserError(f"{path}: point {number} compares the judge {point['judge']!r} with people, not runs; see {place}")
-    results = path.resolve().parents[2] / "results" / sidecar["study"]
     if not (results / "runs").is_dir():
         raise UserError(f"{results}: the runs of this figure are not there; make them with: ./untaxed {sidecar['study']}")
     metrics = read_metrics(results / "metrics.csv")
@@ -225,6 +238,31 @@ def inspect_point(path: Path, number: int, filters: Filters, show_text: bool = F
         yield f"\n{run}"
         yield from list_samples(run_folder(results, run), chosen, show_text)
     yield f"\nwhere one comes from: ./untaxed inspect {sidecar['study']} <run> <benchmark> <id>"
+
+
+def list_differences(results: Path, point: Mapping[str, Any], filters: Filters) -> Iterator[str]:
+    """The samples on which the two judges of a point differ, run by run, with both verdicts; at most `filters.limit` a run."""
+    keys = ("metric", "judge_a", "judge_b")
+    pairs = read_json(results / "judge_pairs.json")
+    pair = next((each for each in pairs if all(each[key] == point[key] for key in keys)), None)
+    if pair is None:
+        raise UserError(
+            f"{results}/judge_pairs.json: it has no such two judges; draw the figure again with: ./untaxed {results.name} figures"
+        )
+    found: dict[str, list[list[str]]] = {}
+    for place in pair["differences"]:
+        if filters.run in place["run"] and (not filters.benchmarks or place["benchmark"] in filters.benchmarks):
+            rows = [[f"  {name}", place["benchmark"], place["verdict_a"], place["verdict_b"]] for name in place["ids"]]
+            found.setdefault(place["run"], []).extend(rows)
+    total = sum(len(place["ids"]) for place in pair["differences"])
+    both = f"{pair['n_read']} samples that both could read ({pair['n']} judged by both)"
+    yield f"{pair['judge_a']} and {pair['judge_b']} differ on {total} of {both}"
+    for run, rows in found.items():
+        yield f"\n{run}"
+        yield from _table([["  id", "benchmark", pair["judge_a"], pair["judge_b"]], *rows[: filters.limit or None]])
+        if filters.limit and len(rows) > filters.limit:
+            yield "  … more: --limit 0 lists all"
+    yield f"\nlook at one: ./untaxed inspect {results.name} <run> <benchmark> <id> --show-text; all: {results.name}/judge_differences.csv"
 
 
 def _measured(

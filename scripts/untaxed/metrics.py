@@ -31,8 +31,8 @@ import csv
 import operator
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,53 @@ def _metrics_of(judge: str, kinds: set[str]) -> tuple[str, ...]:
     return JUDGES[kind].metrics
 
 
+@dataclass(frozen=True)
+class SampleIndex:
+    """What a reader of verdicts must know of a run's samples: of each (benchmark, id) whether its prompt is harmful and which of its draws
+    have no answer, and how many samples a benchmark has by harm.
+    """
+
+    harmful: dict[tuple[str, str], bool] = field(default_factory=dict)
+    blank: dict[tuple[str, str], list[bool]] = field(default_factory=lambda: defaultdict(list))
+    counts: dict[tuple[str, bool], int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, sample: Mapping[str, Any]) -> None:
+        key = sample["benchmark"], str(sample["id"])
+        self.harmful[key] = bool(sample["harmful"])
+        self.blank[key].append("answer" in sample and not sample["answer"].strip())
+        self.counts[key[0], self.harmful[key]] += 1
+
+
+def read_verdicts(path: Path, index: SampleIndex) -> Iterator[tuple[tuple[str, str], int, dict[str, Any]]]:
+    """((benchmark, id), number of the draw from 0, record) of one file of verdicts, which stand in the order of the samples.
+
+    Raises UserError for a verdict without a sample, and, at its end, when samples of a benchmark that it read were left out.
+    """
+    seen: dict[tuple[str, bool], int] = defaultdict(int)
+    draws: dict[tuple[str, str], int] = defaultdict(int)
+    for record in read_jsonl(path):
+        key = record["benchmark"], str(record["id"])
+        if key not in index.harmful:
+            raise UserError(f"{path}: verdict on {key[0]} {key[1]}, which samples.jsonl does not hold; judge the run again")
+        if "kind" not in record:
+            raise UserError(f"{path}: verdict on {key[0]} {key[1]} has no `kind`; judge the run again")
+        seen[key[0], index.harmful[key]] += 1
+        draws[key] += 1
+        yield key, draws[key] - 1, record
+    for (benchmark, dangerous), count in sorted(seen.items()):
+        if count != index.counts[benchmark, dangerous]:
+            raise UserError(f"{path}: {count} verdicts on {index.counts[benchmark, dangerous]} samples of {benchmark}; judge the run again")
+
+
+def score_of(metric: str, record: Mapping[str, Any], blank: bool) -> float | None:
+    """What a verdict counts in a metric, None where it could not be read; a sample that is `blank` is 0 to a judge of phrases."""
+    if blank and JUDGES[record["kind"]].build is None:
+        return 0.0
+    if record["verdict"] == "unparseable":
+        return None
+    return record["score"] if metric == "strongreject" else SCORES[metric].get(record["verdict"])
+
+
 def _summary(run: dict, name: tuple[str, ...], items: Mapping[str, Sequence[float | None]]) -> tuple[dict, list]:
     """One metrics row, and the rows of its items, from its (benchmark, kind, judge, metric) and the scores of each id."""
     benchmark, kind, judge, metric = name
@@ -128,28 +175,24 @@ def read_run(folder: Path, run: dict[str, Any], given: Mapping[str, Sequence[str
     items: list[tuple] = []
     correct: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     endings: dict[tuple[str, str], dict[str, list]] = defaultdict(lambda: defaultdict(list))
-    blank: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    harmful: dict[tuple[str, str], bool] = {}
-    samples: dict[tuple[str, bool], int] = defaultdict(int)
+    index = SampleIndex()
     lengths: dict[tuple[str, str], dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for sample in read_jsonl(folder / "samples.jsonl") if (folder / "samples.jsonl").exists() else ():
         benchmark, name = sample["benchmark"], str(sample["id"])
-        harmful[benchmark, name] = bool(sample["harmful"])
-        samples[benchmark, bool(sample["harmful"])] += 1
-        blank[benchmark, name].append("answer" in sample and not sample["answer"].strip())
+        index.add(sample)
         item = item_of(name)  # repeated draws of one item are one item: pass@1 is their mean
         if sample.get("correct") is not None:
             correct[benchmark][item].append(float(sample["correct"]))
         if "finish" in sample:
             endings[benchmark, "truncated"][item].append(float(sample["finish"] == "length"))
         if "answer" in sample:
-            endings[benchmark, "empty"][item].append(float(blank[benchmark, name][-1]))
+            endings[benchmark, "empty"][item].append(float(index.blank[benchmark, name][-1]))
         if set(LENGTHS.values()) <= set(sample):
             for metric, key in LENGTHS.items():
                 lengths[benchmark, metric][item].append(sample[key] if key == "tokens" else len(sample[key].strip()))
 
     def kind_of(benchmark: str) -> str:
-        return "reasoning" if benchmark in correct else "harmful" if samples[benchmark, True] else "benign"
+        return "reasoning" if benchmark in correct else "harmful" if index.counts[benchmark, True] else "benign"
 
     for (benchmark, metric), scores in sorted(endings.items()):
         rows.append(_summary(run, (benchmark, kind_of(benchmark), "", metric), scores)[0])
@@ -159,7 +202,7 @@ def read_run(folder: Path, run: dict[str, Any], given: Mapping[str, Sequence[str
         rows.append(run | place | {"value": value, "n_items": len(found)})
     summaries = [(benchmark, "reasoning", "", "accuracy", correct[benchmark]) for benchmark in sorted(correct)]
     for path in sorted((folder / "verdicts").glob("*.jsonl")):
-        summaries += _judged(path, harmful, samples, blank, given.get(path.stem, ()))
+        summaries += _judged(path, index, given.get(path.stem, ()))
     for *name, scores in summaries:
         row, scored = _summary(run, tuple(name), scores)
         rows.append(row)
@@ -168,26 +211,13 @@ def read_run(folder: Path, run: dict[str, Any], given: Mapping[str, Sequence[str
     return rows + shift_rows + _training(run, folder), items + shift_items
 
 
-def _judged(path: Path, harmful: Mapping, samples: Mapping, blank: Mapping, given: Sequence[str]) -> list[tuple]:
-    """(benchmark, kind, judge, metric, {id: scores}) of one file of verdicts; `blank` says of each sample whether it has no answer."""
+def _judged(path: Path, index: SampleIndex, given: Sequence[str]) -> list[tuple]:
+    """(benchmark, kind, judge, metric, {id: scores}) of one file of verdicts."""
     scores: dict[tuple[str, bool, str], dict[str, list]] = defaultdict(lambda: defaultdict(list))
-    seen: dict[tuple[str, bool], int] = defaultdict(int)
-    draws: dict[tuple[str, str], int] = defaultdict(int)  # verdicts stand in the order of the samples
-    for record in read_jsonl(path):
-        key = record["benchmark"], str(record["id"])
-        if key not in harmful:
-            raise UserError(f"{path}: verdict on {key[0]} {key[1]}, which samples.jsonl does not hold; judge the run again")
-        seen[key[0], harmful[key]] += 1
-        reads_phrases = JUDGES[record["kind"]].build is None
-        unanswered = reads_phrases and any(blank[key][draws[key] : draws[key] + 1])
-        draws[key] += 1
-        for metric in (metric for metric in given if (metric == "over_refusal") != harmful[key]):
-            score = record["score"] if metric == "strongreject" else SCORES[metric].get(record["verdict"])
-            unparseable = record["verdict"] == "unparseable"
-            scores[key[0], harmful[key], metric][key[1]].append(0.0 if unanswered else None if unparseable else score)
-    for (benchmark, dangerous), count in sorted(seen.items()):
-        if count != samples[benchmark, dangerous]:
-            raise UserError(f"{path}: {count} verdicts on {samples[benchmark, dangerous]} samples of {benchmark}; judge the run again")
+    for key, draw, record in read_verdicts(path, index):
+        dangerous, blank = index.harmful[key], any(index.blank[key][draw : draw + 1])
+        for metric in (metric for metric in given if (metric == "over_refusal") != dangerous):
+            scores[key[0], dangerous, metric][key[1]].append(score_of(metric, record, blank))
     kinds = {True: "harmful", False: "benign"}
     return [
         (benchmark, kinds[dangerous], path.stem, metric, scores[benchmark, dangerous, metric])

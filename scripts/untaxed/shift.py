@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from untaxed.records import UserError, read_jsonl
+from untaxed.statistics import Estimate, ratio_interval
 from untaxed.thinking import ThinkingFormat
 
 if TYPE_CHECKING:
@@ -20,16 +21,9 @@ TOKENS_PER_BATCH = 1024  # logits over a 49k vocabulary take 200 kB a token in f
 WHOLE = 1 << 30  # a row length that never cuts
 
 
-def bootstrap_ratio(sums: Sequence[float], counts: Sequence[float], seed: int = 0, resamples: int = 2000) -> dict:
-    """{"mean", "ci_low", "ci_high"} of sum(sums) / sum(counts), items drawn with replacement. A mean over items has counts of 1."""
-    import numpy as np
-
-    sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
-    generator = np.random.default_rng(seed)
-    chosen = (generator.integers(len(sums), size=len(sums)) for _ in range(resamples))
-    draws = [sums[index].sum() / counts[index].sum() for index in chosen]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"mean": float(sums.sum() / counts.sum()), "ci_low": float(low), "ci_high": float(high)}
+def with_interval(point: Estimate) -> dict:
+    """An estimate as shift.json names its parts."""
+    return {"mean": point.value, "ci_low": point.low, "ci_high": point.high}
 
 
 # --- similarity ------------------------------------------------------------------------------------------------------------------------
@@ -92,7 +86,8 @@ def similarity(pairs: Sequence[tuple[str, str]], encoder: Path | str, device: st
     """Cosine of the embeddings of base and run output per item (SDFT's measure, arXiv 2402.13669): mean, interval, n and the values."""
     vectors = embed([text for pair in pairs for text in pair], encoder, device)
     values = (vectors[0::2] * vectors[1::2]).sum(axis=1).clip(-1.0, 1.0).astype(float)
-    return bootstrap_ratio(values, [1.0] * len(values), seed) | {"n": len(values), "values": [round(value, 6) for value in values.tolist()]}
+    point = ratio_interval(values, [1.0] * len(values), seed)
+    return with_interval(point) | {"n": point.n, "values": [round(value, 6) for value in values.tolist()]}
 
 
 # --- next-token distributions ------------------------------------------------------------------------------------------------------------
@@ -210,7 +205,7 @@ def kl_divergence(tuned, base, sequences: Sequence[tuple[list[int], int]], token
         values = position_kl(tuned_logits, base_logits)
         sums.append(values.double().sum().item())
         counts.append(len(values))
-    return bootstrap_ratio(sums, counts, seed) | {"n_tokens": sum(counts)}
+    return with_interval(ratio_interval(sums, counts, seed)) | {"n_tokens": sum(counts)}
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------------------------

@@ -405,6 +405,22 @@ def spearman(x: Sequence[float], y: Sequence[float], seed: int = 0, resamples: i
     return Estimate(value, *_percentiles(correlation(index), level, 0), len(x))
 
 
+def ratio_interval(
+    sums: Sequence[float], counts: Sequence[float], seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Estimate:
+    """sum(sums) / sum(counts) with a percentile bootstrap over the items, such as nats per token over generations of unequal length.
+
+    A mean over items has counts of 1. `n` counts items.
+    """
+    import numpy as np
+
+    sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    generator = np.random.default_rng(seed)
+    chosen = (generator.integers(len(sums), size=len(sums)) for _ in range(resamples))
+    draws = np.array([sums[index].sum() / counts[index].sum() for index in chosen])
+    return Estimate(float(sums.sum() / counts.sum()), *_percentiles(draws, level, 0), len(sums))
+
+
 def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float | None:
     """Agreement of two raters beyond chance (Cohen 1960). None when both give one and the same label throughout. Raises ValueError on
     unequal lengths.
@@ -415,3 +431,65 @@ def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float | None:
     observed = sum(left == right for left, right in zip(a, b, strict=True)) / n
     expected = sum(list(a).count(label) * list(b).count(label) for label in set(a) | set(b)) / n**2
     return None if expected == 1 else (observed - expected) / (1 - expected)
+
+
+def rater_agreement(
+    runs: Sequence[int],
+    items: Sequence[int],
+    a: Sequence[int],
+    b: Sequence[int],
+    names: Sequence[Hashable],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> tuple[Estimate, Estimate | None]:
+    """How often two raters give the same answer, and their Cohen's kappa (Cohen 1960), over samples that both answered with 0 or 1.
+
+    `runs` and `items` are the run and the prompt of each sample, as numbers from 0; `names` is the id of each prompt, drawn within its
+    benchmark as in `hierarchical_mean`. Samples count alike; `n` counts them. The intervals draw runs and prompts anew, because samples of
+    one prompt, or of one run, are not independent: those of a rate as if they were would be too narrow. The rate has Wilson's interval
+    where every sample is another prompt of one run, and for the number of prompts where no resample differs. Kappa is None where both
+    raters give one and the same answer throughout; its ends are None where no resample differs, or most leave it undefined. Raises
+    ValueError without samples.
+    """
+    import numpy as np
+
+    if not len(a) == len(b) == len(runs) == len(items) > 0:
+        raise ValueError(f"{len(a)} and {len(b)} answers: agreement needs two lists of the same length, not empty")
+    runs, items, cells = np.asarray(runs), np.asarray(items), 2 * np.asarray(a, dtype=int) + np.asarray(b, dtype=int)
+    shape = int(runs.max()) + 1, len(names)
+    tables = [np.zeros(shape, dtype=np.float32) for _ in range(4)]  # samples by run and prompt, in the order of `_rate_and_kappa`
+    for cell, table in enumerate(tables):
+        np.add.at(table, (runs[cells == cell], items[cells == cell]), 1)
+    rate, kappa = (float(values[0]) for values in _rate_and_kappa(np.array([[float(table.sum()) for table in tables]])))
+    generator, strata = np.random.default_rng(seed), _strata(names)
+    drawn = []
+    for start in range(0, resamples, CHUNK):
+        size = min(CHUNK, resamples - start)
+        by_run = _draws(generator, shape[0], size).astype(np.float32)
+        by_item = _item_draws(generator, strata, shape[1], size)
+        drawn.append(np.stack([((by_run @ table) * by_item).sum(axis=1) for table in tables], axis=1))
+    rates, kappas = _rate_and_kappa(np.concatenate(drawn))
+    prompts = len(set(items.tolist()))
+    low, high = _percentiles(rates, level, 0)
+    if low == high or (shape[0] == 1 and prompts == len(items)):
+        interval = wilson(rate * prompts, prompts, level)
+        low, high = interval.low, interval.high
+    agreed = Estimate(rate, low, high, len(items))
+    if math.isnan(kappa):
+        return agreed, None
+    ends = _percentiles(kappas, level, 0) if np.isnan(kappas).mean() <= 0.5 else (None, None)
+    return agreed, Estimate(kappa, *(ends if ends[0] != ends[1] else (None, None)), len(items))
+
+
+def _rate_and_kappa(counts: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+    """Agreement and kappa of tables (resamples, 4) with the counts of (0, 0), (0, 1), (1, 0), (1, 1); NaN where they are not defined."""
+    import numpy as np
+
+    neither, only_b, only_a, both = counts.T
+    total = np.where(counts.sum(axis=1) > 0, counts.sum(axis=1), np.nan)
+    rate = (neither + both) / total
+    expected = ((both + only_a) * (both + only_b) + (neither + only_a) * (neither + only_b)) / total**2
+    constant = np.maximum(neither, both) == total
+    return rate, np.where(constant, np.nan, (rate - expected) / np.where(constant, 1, 1 - expected))

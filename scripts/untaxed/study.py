@@ -1043,6 +1043,14 @@ class Study:
     def agreements(self) -> list[str]:
         return [f"{self.results}/agreement/{judge}.json" for judge in self.agreement_judges()]
 
+    def judged(self) -> list[str]:
+        """The samples of all runs, and the verdicts on them."""
+        return [path for path in self.measured() if path.endswith("/samples.jsonl") or "/verdicts/" in path]
+
+    def judge_pairs(self, kind: str) -> list[str]:
+        """The comparison of every two judges, where a figure or table of this kind shows it and there are two."""
+        return [f"{self.results}/judge_pairs.json"] if kind == "judge_pairs" and len(self.config.study.judges) > 1 else []
+
     def measured(self, part: str | None = None) -> list[str]:
         """All per-run files that the metrics are made of: of all runs, or of those of a part."""
         paths = []

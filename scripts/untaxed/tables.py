@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from untaxed.agreement import QUESTIONS
 from untaxed.figures import Inputs, ablated_runs, bases_of, chosen_runs, estimate, refined_as, shift_interval, steps_of_n, tax_interval
 from untaxed.metrics import LENGTHS, Measure, Results, base_of, by_setting, measure, safety_axis
 from untaxed.pages import page
@@ -241,6 +242,21 @@ def judges(inputs: Inputs) -> list[dict[str, Any]]:
     ]
 
 
+def judge_pairs(inputs: Inputs) -> list[dict[str, Any]]:
+    """Every two judges on the samples that both judged: agreement and kappa, the counts behind them, and what could not be read."""
+    records = []
+    for pair in inputs.judge_pairs:
+        record = {"question": QUESTIONS[pair["metric"]], "judge a": pair["judge_a"], "judge b": pair["judge_b"]}
+        record |= {"benchmarks": ", ".join(pair["benchmarks"]), "runs": pair["runs"], "samples": pair["n"]}
+        record |= {f"unparseable to {side}": pair["unparseable"][side] for side in "ab"} | {"read by both": pair["n_read"]}
+        for name, scale, digits in (("agreement", 100, 1), ("kappa", 1, 2)):
+            point = None if pair[name] is None else Estimate(pair[name], *pair[f"{name}_ci"], pair["n_read"])
+            record[name] = cell(point, scale, digits)
+        record |= {f"a {one}, b {other}": pair["confusion"][one][other] for one in ("yes", "no") for other in ("yes", "no")}
+        records.append(record)
+    return records
+
+
 def data(inputs: Inputs) -> list[dict[str, Any]]:
     """Each dataset: its rows, and how many rows were removed because they hold a prompt of which other datasets.
 
@@ -267,6 +283,7 @@ TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
     "ablations": ablations,
     "refinement": refinement,
     "judges": judges,
+    "judge_pairs": judge_pairs,
     "data": data,
 }
 

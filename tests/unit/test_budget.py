@@ -137,6 +137,7 @@ def test_the_ablations_are_in_no_figure_of_the_paper(root: Path) -> None:
     assert figures["shift_tax"] == ["dgr_table1", "dgr_activation"]
     assert figures["method_bars"] == ["dgr_table1"]  # the runs of dgr_activation with n 1000 are among its own
     assert figures["judge_agreement"] == []
+    assert figures["judge_pairs"] == ["dgr_table1", "dgr_activation", "dgr_ablation"]  # it is about the judges, on whatever runs
 
 
 def test_disk_is_the_weights_of_every_trained_run(small: Study) -> None:
@@ -149,6 +150,15 @@ def test_disk_is_the_weights_of_every_trained_run(small: Study) -> None:
 def test_light_jobs_are_those_that_snakemake_plans(small: Study) -> None:
     # fetch the encoder; 3 data sets; prepare 1 model; filter 1 refinement; mix 5 runs; all assets, list, collect; claims
     assert light_jobs(small) == 1 + 3 + 1 + 1 + 5 + 3 + 1
+
+
+def test_two_judges_are_compared_in_one_job_where_a_figure_shows_it(small: Study, root: Path) -> None:
+    figures = {"pairs": {"kind": "judge_pairs", "title": "t", "caption": "c"}}
+    shown = load(merge(SMALL, {"figures": figures, "study": {"figures": ["pairs"]}}), root)
+    assert len(shown.config.study.judges) == 2
+    assert light_jobs(shown) == light_jobs(small) + 2
+    alone = load(merge(SMALL, {"figures": figures, "study": {"figures": ["pairs"], "judges": shown.config.study.judges[:1]}}), root)
+    assert alone.judge_pairs("judge_pairs") == shown.judge_pairs("shift_tax") == []
 
 
 def test_a_start_keeps_every_gpu_of_the_job_waiting(root: Path) -> None:

@@ -202,6 +202,16 @@ def test_fewer_than_five_seeds_are_said_to_make_the_interval_too_narrow(tmp_path
     assert ("few seeds" in against_base["reason"]) is said
 
 
+def test_few_base_models_are_not_called_few_seeds(tmp_path):
+    """Two base models with two seeds each: four draws, of which the base models are few."""
+    folders = [write_base(tmp_path / "b")]
+    for number in range(4):
+        origin = {"model": f"tiny.{number % 2}", "replicate_of": "tiny"}
+        folders += [write_run(tmp_path / f"{m}{number}", spec_of(m, "direct", 10, number) | origin, r, 0.5) for m, r in METHODS]
+    record = judge_claim(GAIN, results_of(folders, tmp_path), {})
+    assert record["reason"].endswith("few base models (2): the true interval is wider")
+
+
 def test_two_recipes_are_two_settings_at_matched_safety(tmp_path):
     """Averaged, the recipes of DGR would make one point that no run stands at."""
     folders = [write_base(tmp_path / "b")]

@@ -14,6 +14,13 @@ AGREEMENTS = [
     {"judge": "string_match", "dataset": "d", "n": 50, "accuracy": 0.8, "accuracy_ci": [0.67, 0.89], "kappa": None, "unparseable_rate": 0.1}
 ]
 
+PAIR = {
+    "metric": "harmful_score", "judge_a": "guard", "judge_b": "phrases", "runs": 2, "benchmarks": {"harm": 60}, "n": 60, "n_read": 50,
+    "unparseable": {"a": 8, "b": 4, "both": 2}, "agreement": 0.7, "agreement_ci": [0.55, 0.82], "kappa": 0.4, "kappa_ci": [0.1, 0.6],
+    "confusion": {"yes": {"yes": 20, "no": 5}, "no": {"yes": 10, "no": 15}}, "verdicts": {},
+    "differences": [{"run": "r", "benchmark": "harm", "verdict_a": "safe", "verdict_b": "compliance", "ids": ["h-1"]}],
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
@@ -23,7 +30,7 @@ def known(tmp_path_factory):
 def inputs(results, kind, **options):
     manifests = [{"run": run, "loss": [2.0, 1.0]} for run, fields in results.runs.items() if fields["method"] != "none"]
     reports = [report | {"runs": [run for run, fields in results.runs.items() if fields["method"] == "dgr"]} for report in REPORTS]
-    return Inputs({"figure": kind, "title": kind, **options}, results, reports, manifests, AGREEMENTS)
+    return Inputs({"figure": kind, "title": kind, **options}, results, reports, manifests, AGREEMENTS, judge_pairs=[PAIR])
 
 
 def texts(drawing):
@@ -228,7 +235,7 @@ def test_four_settings_are_too_few_for_a_correlation(known):
 def test_only_the_sources_that_are_shown_are_explained(known, tmp_path):
     words = {"direct": "a fixed thought", "reasoned": "a longer thought"}
     draw(inputs(known, "method_bars", select={"source": "direct"}, sources=words), "tiny", tmp_path / "x", [])
-    assert json.loads((tmp_path / "x.json").read_text())["notes"] == ["Safety rows – direct: a fixed thought."]
+    assert json.loads((tmp_path / "x.json").read_text())["notes"][0] == "Safety rows – direct: a fixed thought."
 
 
 def test_bars_say_how_many_generations_were_cut_off_or_unanswered(tmp_path):
@@ -247,6 +254,87 @@ def test_a_judge_that_says_nothing_readable_has_no_bar(known):
     drawing = FIGURES["judge_agreement"](Inputs({}, known, agreements=[silent]))
     assert "unparseable 100 %" in texts(drawing)
     assert [bar.get_width() for bar in drawing.figure.axes[0].patches] == [100.0]
+
+
+def test_a_cell_of_two_judges_says_kappa_the_share_and_what_could_not_be_read(known):
+    drawing = FIGURES["judge_pairs"](Inputs({}, known, judge_pairs=[PAIR]))
+    cells = [text.get_text() for axes in drawing.figure.axes for text in axes.texts]
+    assert cells == ["0.40\n[0.10, 0.60]\n70 % of 50\n10 unread", "no two judges answered this\nabout the same samples"]
+    assert "[95 % bootstrap interval over runs and prompts]" in drawing.notes[0]
+    assert "Unread" in drawing.notes[1]
+    assert drawing.runs == ["guard", "phrases"]
+    assert not {"differences", "verdicts", "confusion"} & set(drawing.data[0])
+
+
+def test_two_judges_are_met_in_one_cell_whatever_their_order(known):
+    pairs = [PAIR | {"judge_a": a, "judge_b": b, "kappa": kappa} for a, b, kappa in (("x", "z", 0.1), ("y", "z", 0.2), ("x", "y", None))]
+    axes = FIGURES["judge_pairs"](Inputs({}, known, judge_pairs=pairs)).figure.axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["x", "z"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["z", "y"]
+    cells = {text.get_position(): text.get_text().split("\n")[0] for text in axes.texts}
+    assert cells == {(0, 0): "0.10", (1, 1): "0.20", (0, 1): "κ –"}
+
+
+def test_two_judges_of_which_one_read_nothing_have_no_number(known):
+    none = {"n_read": 0, "agreement": None, "agreement_ci": [None, None], "kappa": None, "kappa_ci": [None, None]}
+    drawing = FIGURES["judge_pairs"](Inputs({}, known, judge_pairs=[PAIR | none]))
+    assert "all 60 unread" in texts(drawing)
+    assert drawing.figure.axes[0].patches[0].get_hatch()
+
+
+def test_fewer_than_two_judges_are_said_in_the_figure(known):
+    drawing = FIGURES["judge_pairs"](Inputs({}, known))
+    assert drawing.notes == ["Fewer than two judges judged the same samples of this study."]
+    assert texts(drawing).count("no two judges") == 2
+
+
+@pytest.mark.parametrize("judges", [3, 8, 14])
+def test_cells_of_judges_hold_no_more_text_than_they_have_room_for(known, judges):
+    from itertools import combinations
+
+    names = [f"judge-{number}" for number in range(judges)]
+    pairs = [
+        PAIR | {"judge_a": a, "judge_b": b, "kappa": -0.2, "kappa_ci": [-0.4, -0.1], "n_read": 9800} for a, b in combinations(names, 2)
+    ]
+    with style():
+        figure = FIGURES["judge_pairs"](Inputs({}, known, judge_pairs=pairs)).figure
+        figure.draw_without_rendering()
+    cell, (text, *_) = figure.axes[0].patches[0].get_window_extent(), figure.axes[0].texts
+    assert text.get_window_extent().width <= cell.width
+    assert text.get_window_extent().height <= cell.height
+
+
+def test_every_figure_with_whiskers_says_what_they_are(known):
+    for kind in ("safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve"):
+        notes = " ".join(FIGURES[kind](inputs(known, kind, select={"benign": 0})).notes)
+        assert "95 % bootstrap intervals" in notes, kind
+        assert "runs and items" in notes, kind
+    assert "95 % Wilson intervals" in FIGURES["judge_agreement"](inputs(known, "judge_agreement")).notes[0]
+
+
+def test_whiskers_of_single_runs_and_of_several_base_models_are_told_apart(tmp_path):
+    folders = [write_base(tmp_path / "b"), write_run(tmp_path / "v", spec_of("vanilla", "direct", 10, 0), 0.5, 0.5)]
+    results = results_of(folders, tmp_path)
+    single = FIGURES["activation_curve"](inputs(results, "activation_curve")).notes[-1]
+    assert single == "Whiskers – 95 % bootstrap intervals over items; Wilson’s at 0 and 100 %."  # the base refuses nothing
+    other = spec_of("vanilla", "direct", 10, 1) | {"model": "tiny.1", "replicate_of": "tiny"}
+    more = results_of([*folders, write_run(tmp_path / "w", other, 0.5, 0.5)], tmp_path)
+    assert (
+        "over base models, runs and items (items alone where there is one run)" in FIGURES["activation_curve"](inputs(more, "x")).notes[-1]
+    )
+
+
+def test_letters_of_points_on_one_another_do_not_cover_each_other():
+    from matplotlib.figure import Figure
+    from untaxed.figures import _write_letters
+
+    axes = Figure().subplots()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    _write_letters(axes, [(0.5, 0.5, "b"), (0.5, 0.5, "a"), (0.2, 0.2, "c"), (0.2, 0.2, "c"), (0.22, 0.2, "d")])
+    found = {text.get_text(): text for text in axes.texts}
+    assert set(found) == {"a, b", "c", "d"}
+    assert found["c"].xyann != found["d"].xyann  # nearly on one another, so on two sides
 
 
 def test_no_text_is_too_small_and_no_figure_wider_than_a_page(known):

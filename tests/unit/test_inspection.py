@@ -375,3 +375,36 @@ def test_the_command_tells_a_mistake_in_one_line(root, traced):
     result = command(root, "hand", "m--r--t--n3--s4", "harm", "h-1", "again")
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == "error: after a study come a run, a benchmark and an id; found 4 words"
+
+
+def test_the_samples_on_which_two_judges_differ_are_listed_by_run_without_text(place, results):
+    pair = {
+        "metric": "harmful_score",
+        "judge_a": "guard",
+        "judge_b": "phrases",
+        "n": 60,
+        "n_read": 50,
+        "kappa": 0.4,
+        "kappa_ci": [0.1, 0.6],
+    }
+    apart = [
+        {"run": "one--s0", "benchmark": "harm", "verdict_a": "safe", "verdict_b": "compliance", "ids": ["h-1", "h-2"]},
+        {"run": "two--s1", "benchmark": "other", "verdict_a": "unsafe", "verdict_b": "refusal", "ids": ["o-1"]},
+    ]
+    write_json(place / "results/tiny/judge_pairs.json", [pair | {"judge_b": "classes", "differences": []}, pair | {"differences": apart}])
+    path = place / "paper_figures" / "tiny" / "judge_pairs.json"
+    write_json(path, {"title": "Pairs", "study": "tiny", "data": [pair], "runs": ["guard", "phrases"]})
+    assert "kappa 0.400 [0.100, 0.600]" in said(inspection.list_points(path))
+    lines = said(inspection.inspect_point(path, 1, Filters())).splitlines()
+    assert lines[0] == "guard and phrases differ on 3 of 50 samples that both could read (60 judged by both)"
+    rows = [" ".join(line.split()) for line in lines]
+    assert rows[2:6] == ["one--s0", "id benchmark guard phrases", "h-1 harm safe compliance", "h-2 harm safe compliance"]
+    assert "o-1 other unsafe refusal" in rows
+    fewer = said(inspection.inspect_point(path, 1, Filters(benchmarks=("harm",), limit=1)))
+    assert "h-1" in fewer
+    assert "h-2" not in fewer
+    assert "--limit 0 lists all" in fewer
+    assert "o-1" not in fewer
+    with pytest.raises(UserError, match="it has no such two judges"):
+        write_json(place / "results/tiny/judge_pairs.json", [])
+        list(inspection.inspect_point(path, 1, Filters()))

@@ -9,7 +9,6 @@ import pytest
 from untaxed.records import UserError
 from untaxed.shift import (
     batches_by_length,
-    bootstrap_ratio,
     choose,
     embed,
     generation_sequences,
@@ -128,20 +127,6 @@ def sample(number, generation, benchmark="sums", finish="stop"):
 
 
 # --- intervals, batches, pairs
-
-
-def test_the_mean_of_a_ratio_weighs_items_by_their_counts():
-    result = bootstrap_ratio([2.0, 9.0], [1, 9])
-    assert result["mean"] == pytest.approx(1.1)
-    assert (result["ci_low"], result["ci_high"]) == pytest.approx((1.0, 2.0))
-
-
-def test_the_bootstrap_interval_is_that_of_the_normal_theory():
-    values = np.random.default_rng(3).normal(5.0, 2.0, size=400)
-    result = bootstrap_ratio(values, np.ones(400))
-    half = 1.96 * values.std(ddof=1) / math.sqrt(400)
-    assert result["ci_low"] == pytest.approx(values.mean() - half, abs=0.03)
-    assert result["ci_high"] == pytest.approx(values.mean() + half, abs=0.03)
 
 
 def test_batches_hold_every_index_once_and_respect_the_token_limit():

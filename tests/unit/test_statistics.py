@@ -1,5 +1,7 @@
 """Statistics: values from published tables, scipy, and sums done by hand."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -12,6 +14,8 @@ from untaxed.statistics import (
     mean_interval,
     paired_bootstrap,
     pearson,
+    rater_agreement,
+    ratio_interval,
     shared_safety,
     spearman,
     wilson,
@@ -223,12 +227,64 @@ def test_correlation_of_a_constant_is_none():
     assert spearman([1, 2, 3, 4], [5, 5, 5, 5]) is None
 
 
+def test_the_mean_of_a_ratio_weighs_items_by_their_counts():
+    result = ratio_interval([2.0, 9.0], [1, 9])
+    assert result.value == pytest.approx(1.1)
+    assert (result.low, result.high) == pytest.approx((1.0, 2.0))
+
+
+def test_the_bootstrap_interval_is_that_of_the_normal_theory():
+    values = np.random.default_rng(3).normal(5.0, 2.0, size=400)
+    result = ratio_interval(values, np.ones(400))
+    half = 1.96 * values.std(ddof=1) / math.sqrt(400)
+    assert result.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert result.high == pytest.approx(values.mean() + half, abs=0.03)
+
+
 def test_kappa_of_the_textbook_table():
     # Cohen's worked example: 20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no: observed 0.7, expected 0.5 · 0.6 + 0.5 · 0.4 = 0.5, kappa 0.4
     a = ["yes"] * 25 + ["no"] * 25
     b = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
     assert cohen_kappa(a, b) == pytest.approx(0.4)
     assert cohen_kappa(["x", "x"], ["x", "x"]) is None
+
+
+def answers(both, only_a, only_b, neither):
+    """Answers of two raters with these counts."""
+    return [1] * (both + only_a) + [0] * (only_b + neither), [1] * both + [0] * only_a + [1] * only_b + [0] * neither
+
+
+def test_two_raters_of_one_run_have_the_intervals_of_independent_samples():
+    a, b = answers(200, 50, 100, 150)
+    rate, kappa = rater_agreement([0] * 500, range(500), a, b, range(500))
+    expected = wilson(350, 500)
+    assert (rate.value, rate.low, rate.high, rate.n) == (0.7, expected.low, expected.high, 500)
+    assert kappa.value == pytest.approx(cohen_kappa(a, b)) == pytest.approx(0.4)
+    # the standard error of Fleiss, Cohen and Everitt (1969), from shares p and margins row (a), column (b)
+    p, row, column = {(1, 1): 0.4, (1, 0): 0.1, (0, 1): 0.2, (0, 0): 0.3}, (0.5, 0.5), (0.4, 0.6)
+    agree = sum(p[i, i] * (1 - (row[i] + column[i]) * (1 - 0.4)) ** 2 for i in (0, 1))
+    differ = (1 - 0.4) ** 2 * sum(p[i, 1 - i] * (column[i] + row[1 - i]) ** 2 for i in (0, 1))
+    error = math.sqrt((agree + differ - (0.4 - 0.5 * (1 - 0.4)) ** 2) / (0.5**2 * 500))
+    assert (kappa.low, kappa.high) == pytest.approx((0.4 - 1.96 * error, 0.4 + 1.96 * error), abs=0.012)
+
+
+def test_the_same_prompts_in_ten_runs_are_not_ten_times_as_many_samples():
+    a, b = answers(8, 2, 4, 6)
+    runs, items = [run for run in range(10) for _ in range(20)], [*range(20)] * 10
+    rate, kappa = rater_agreement(runs, items, a * 10, b * 10, range(20))
+    once = rater_agreement([0] * 20, range(20), a, b, range(20))[1]
+    assert (rate.value, rate.n, kappa.value) == (0.7, 200, pytest.approx(0.4))
+    assert rate.high - rate.low > 0.9 * (wilson(14, 20).high - wilson(14, 20).low) > 2 * (wilson(140, 200).high - wilson(140, 200).low)
+    assert kappa.high - kappa.low == pytest.approx(once.high - once.low, rel=0.1)
+
+
+def test_raters_that_never_differ_have_an_interval_of_as_many_prompts_and_a_kappa_without_one():
+    rate, kappa = rater_agreement([0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 1, 0], [1, 0, 1, 0], "xy")
+    assert (rate.low, rate.high) == (wilson(2, 2).low, 1.0)
+    assert (kappa.value, kappa.low, kappa.high) == (1.0, None, None)
+    assert rater_agreement([0, 0], [0, 1], [1, 1], [1, 1], "xy")[1] is None
+    with pytest.raises(ValueError, match="not empty"):
+        rater_agreement([], [], [], [], [])
 
 
 @pytest.mark.parametrize(("bases", "least", "most"), [(5, 0.88, 1.0), (1, 0.70, 0.88)])

@@ -18,6 +18,13 @@ DATASETS = [
     {"name": "jbb", "rows": 100, "harmful": 100, "removed": {"count": 0, "ids": [], "against": []}},
 ]
 
+PAIR = {
+    "metric": "harmful_score", "judge_a": "guard", "judge_b": "phrases", "runs": 2, "benchmarks": {"harm": 60}, "n": 60, "n_read": 50,
+    "unparseable": {"a": 8, "b": 4, "both": 2}, "agreement": 0.7, "agreement_ci": [0.55, 0.82], "kappa": 0.4, "kappa_ci": [0.1, 0.6],
+    "confusion": {"yes": {"yes": 20, "no": 5}, "no": {"yes": 10, "no": 15}}, "verdicts": {},
+    "differences": [{"run": "r", "benchmark": "harm", "verdict_a": "safe", "verdict_b": "compliance", "ids": ["h-1"]}],
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
@@ -144,6 +151,14 @@ def test_a_cell_without_an_interval_has_no_bracket():
     assert (cell(Estimate(0.5, 0.25, 0.75, 4)), cell(Estimate(0.5, None, None, 1)), cell(None)) == ("50.0 [25.0, 75.0]", "50.0", "–")
 
 
+def test_two_judges_have_a_row_with_the_counts_behind_their_kappa(known):
+    (row,) = TABLES["judge_pairs"](Inputs({}, known, judge_pairs=[PAIR]))
+    assert (row["judge a"], row["judge b"], row["samples"], row["read by both"]) == ("guard", "phrases", 60, 50)
+    assert (row["unparseable to a"], row["unparseable to b"]) == (8, 4)
+    assert (row["agreement"], row["kappa"]) == ("70.0 [55.0, 82.0]", "0.40 [0.10, 0.60]")
+    assert [row[key] for key in ("a yes, b yes", "a yes, b no", "a no, b yes", "a no, b no")] == [20, 5, 10, 15]
+
+
 def test_the_data_table_says_what_was_removed_against_what(known):
     rows = TABLES["data"](Inputs({}, known, dataset_reports=DATASETS))
     assert [(row["dataset"], row["removed as contaminated"], row["removed against"]) for row in rows] == [
@@ -164,7 +179,7 @@ def paths(folder):
 @pytest.mark.parametrize("kind", TABLES)
 def test_all_forms_have_the_same_rows(known, tmp_path, kind):
     spec = {"table": kind, "caption": "A caption.", "select": {"source": "direct"}}
-    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS), *paths(tmp_path))
+    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS, judge_pairs=[PAIR]), *paths(tmp_path))
     lines = [line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("| ")]
     assert len(lines) == (count + 1 if count else 0)
     if count:
