@@ -93,21 +93,21 @@ def test_benchmarks_with_the_same_attack_share_its_prompts(config: dict, root: P
 @pytest.mark.parametrize(
     ("attack", "said"),
     [
-        ({**PAIR, "judge": None}, r"attacks\.pair\.judge: an attack of kind 'pair' asks such a model; give its `model`"),
-        ({**PAIR, "techniques": "prompts/organism/techniques.yaml"}, r"attacks\.pair\.techniques: .* has no techniques; remove the key"),
-        ({**PAIR, "attacker": {**ASKED, "model": None}}, r"attacks\.pair\.attacker\.model: an attack of kind 'pair' needs a model of this"),
-        ({**PAIR, "attacker": {**ASKED, "engine": SERVER}}, r"attacks\.pair\.attacker\.model: is for a model that runs here"),
-        ({**PAIR, "attacker": {**ASKED, "prompt": "prompts/none.yaml"}}, r"attacks\.pair\.attacker\.prompt: no such file"),
-        ({"kind": "pap-static", "attacker": None, "judge": None}, r"attacks\.pair\.table: an attack of kind 'pap-static' needs table; add"),
+        ({**PAIR, "judge": None}, r"attacks\.organism_pair\.judge: an attack of kind 'pair' asks such a model; give its `model`"),
+        ({**PAIR, "techniques": "prompts/organism/techniques.yaml"}, r"attacks\.organism_pair\.techniques: .* has no techniques; remove the key"),
+        ({**PAIR, "attacker": {**ASKED, "model": None}}, r"attacks\.organism_pair\.attacker\.model: an attack of kind 'pair' needs a model of this"),
+        ({**PAIR, "attacker": {**ASKED, "engine": SERVER}}, r"attacks\.organism_pair\.attacker\.model: is for a model that runs here"),
+        ({**PAIR, "attacker": {**ASKED, "prompt": "prompts/none.yaml"}}, r"attacks\.organism_pair\.attacker\.prompt: no such file"),
+        ({"kind": "pap-static", "attacker": None, "judge": None}, r"attacks\.organism_pair\.table: an attack of kind 'pap-static' needs table; add"),
         (
             {"kind": "pap-static", "attacker": None, "judge": None, "table": "star"},
-            r"attacks\.pair\.table: assets\.lock\.yaml has no asset",
+            r"attacks\.organism_pair\.table: assets\.lock\.yaml has no asset",
         ),
-        ({**PAIR, "streams": 0}, r"attacks\.pair\.streams: input should be greater than or equal to 1"),
+        ({**PAIR, "streams": 0}, r"attacks\.organism_pair\.streams: input should be greater than or equal to 1"),
     ],
 )
 def test_a_wrong_attack_is_named(attack: dict, said: str, config: dict, root: Path) -> None:
-    changed = {**config, "attacks": {**config["attacks"], "pair": attack}}
+    changed = {**config, "attacks": {**config["attacks"], "organism_pair": attack}}
     with pytest.raises(UserError, match=said):
         load(changed, root)
 
