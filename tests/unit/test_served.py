@@ -206,7 +206,7 @@ def test_the_cap_holds_across_restarts_and_a_higher_one_goes_on(serve, tmp_path)
     with open_engine({**spec, "max_total_tokens": 1000}) as engine:
         found = generate_resumable(engine, many(40), sampling, path)
     assert [generation.text for generation in found] == [f"re p{n}" for n in range(40)]
-    assert sum(server.answered.values()) == 40
+    assert sum(server.asked.values()) == 41  # 40, and `p3` once more
     assert summarise(path, 1000)["spent"] == 39 * EACH + 3  # `p3` and its answer are 1 + 2 tokens by their characters
 
 
@@ -256,8 +256,8 @@ def test_an_error_that_will_not_pass_ends_the_job_at_once_with_its_key_and_its_f
     with open_engine(server.spec(api_key_env="UNTAXED_TEST_KEY", concurrency=2)) as engine:
         with pytest.raises(Unanswered, match=message) as error:
             generate_resumable(engine, requests, Sampling(), tmp_path / "g.jsonl")
-        assert server.asked["p"] == 1 and sum(server.asked.values()) < 100
-        assert lines(tmp_path / "g.jsonl") == sum(server.answered.values())
+        assert server.asked["p"] == 1 and sum(server.asked.values()) < 300
+        wait_for(lambda: lines(tmp_path / "g.jsonl") == sum(server.answered.values()), 5)  # the server counts a moment after it has sent
     assert len(str(error.value).splitlines()) == 1 and "secret" not in str(error.value) and "about" not in str(error.value)
 
 
