@@ -185,11 +185,11 @@ def test_a_killed_job_goes_on_without_asking_again_what_it_has(serve, root, tmp_
     assert {f"p{name[1:]}": before[f"p{name[1:]}"] for name in kept} == {f"p{name[1:]}": server.asked[f"p{name[1:]}"] for name in kept}
     assert sum(server.answered.values()) <= 120 + 4  # at most what was under way at the kill
     calls = ended(path)
-    assert {(line["id"], line["attempt"]) for line in calls} == {
-        (f"r{name[1:]}", number + 1) for name, count in server.asked.items() for number in range(count)
-    } | {(line["id"], line["attempt"]) for line in calls if line["status"] == "lost"}
+    logged, lost = Counter(line["id"] for line in calls), Counter(line["id"] for line in calls if line["status"] == "lost")
+    for number in range(120):  # a call that was lost may have been cut before it reached the server
+        assert logged[f"r{number}"] - lost[f"r{number}"] <= server.asked[f"p{number}"] <= logged[f"r{number}"]
     assert len({(line["id"], line["attempt"]) for line in calls}) == len(calls)
-    assert 0 < sum(line["status"] == "lost" for line in calls) <= 4
+    assert lost.total() <= 4
 
 
 def test_the_cap_holds_across_restarts_and_a_higher_one_goes_on(serve, tmp_path):
@@ -206,7 +206,7 @@ def test_the_cap_holds_across_restarts_and_a_higher_one_goes_on(serve, tmp_path)
     with open_engine({**spec, "max_total_tokens": 1000}) as engine:
         found = generate_resumable(engine, many(40), sampling, path)
     assert [generation.text for generation in found] == [f"re p{n}" for n in range(40)]
-    assert sum(server.answered.values()) == 40
+    assert sum(server.asked.values()) == 41  # 40, and `p3` once more
     assert summarise(path, 1000)["spent"] == 39 * EACH + 3  # `p3` and its answer are 1 + 2 tokens by their characters
 
 
@@ -256,16 +256,16 @@ def test_an_error_that_will_not_pass_ends_the_job_at_once_with_its_key_and_its_f
     with open_engine(server.spec(api_key_env="UNTAXED_TEST_KEY", concurrency=2)) as engine:
         with pytest.raises(Unanswered, match=message) as error:
             generate_resumable(engine, requests, Sampling(), tmp_path / "g.jsonl")
-        assert server.asked["p"] == 1 and sum(server.asked.values()) < 100
-        assert lines(tmp_path / "g.jsonl") == sum(server.answered.values())
+        assert server.asked["p"] == 1 and sum(server.asked.values()) < 300
+        wait_for(lambda: lines(tmp_path / "g.jsonl") == sum(server.answered.values()), 5)  # the server counts a moment after it has sent
     assert len(str(error.value).splitlines()) == 1 and "secret" not in str(error.value) and "about" not in str(error.value)
 
 
 def test_a_request_whose_tries_the_end_of_the_job_cut_short_is_not_called_empty(serve, tmp_path):
-    server = serve({"p0": ["empty"] * 9, "p1": [500, 401]})
-    with open_engine(server.spec(concurrency=2, backoff_s=0.3)) as engine, pytest.raises(Unanswered, match="HTTP 401"):
+    server = serve(lambda prompt, step: 401 if prompt == "p1" else time.sleep(0.7) or "empty")
+    with open_engine(server.spec(concurrency=2)) as engine, pytest.raises(Unanswered, match="HTTP 401"):
         generate_resumable(engine, many(2), Sampling(), tmp_path / "g.jsonl")
-    assert server.asked["p0"] < 4 and lines(tmp_path / "g.jsonl") == 0
+    assert server.asked["p0"] == 1 and lines(tmp_path / "g.jsonl") == 0
 
 
 # --- rates
