@@ -352,7 +352,10 @@ class Shift(Strict):
 
 
 class Figure(Strict):
-    """A figure of all runs, or of those of some `experiments`: then it needs no others, and `snakemake <its name>` makes it alone."""
+    """A figure of all runs, or of those of some `experiments`: then it needs no others, and `snakemake <its name>` makes it alone.
+
+    Experiments that a study does not select do not count, so that an overlay need not name its own; where none is left, it shows all runs.
+    """
 
     kind: str
     title: str

@@ -139,9 +139,6 @@ class Study:
             for name in getattr(selection, catalogue):
                 for experiment in getattr(self.config, catalogue)[name].experiments:
                     self._named("experiments", experiment, f"{catalogue}.{name}.experiments")
-                    if experiment not in selection.experiments:
-                        message = f"{experiment!r} is not in study.experiments; add it there, or take {name!r} out of study.{catalogue}"
-                        self._fail(f"{catalogue}.{name}.experiments", message)
 
     def _check_experiment(self, name: str) -> None:
         experiment, key = self.config.experiments[name], f"experiments.{name}"
@@ -1010,9 +1007,9 @@ class Study:
     # ---- parts: what a figure or a table is made of ---------------------------------------------------------------
 
     def part(self, catalogue: str, name: str) -> str | None:
-        """The part of the study that a figure or table shows: its experiments, joined; None where it shows all."""
-        experiments = getattr(self.config, catalogue)[name].experiments
-        return "+".join(experiments) or None
+        """The part of the study that a figure or table shows: those of its experiments that are selected, joined; None where it shows all."""
+        named = getattr(self.config, catalogue)[name].experiments
+        return "+".join(each for each in named if each in self.config.study.experiments) or None
 
     def part_runs(self, part: str) -> dict[str, dict]:
         """The runs of a part."""

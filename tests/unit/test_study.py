@@ -133,12 +133,12 @@ def test_a_drawn_dataset_is_judged_once_and_filtered(config: dict, root: Path) -
         == {"chooser": "results/smoke/row_verdicts/organism-direct/chooser.jsonl"}
         == study.row_verdicts("kept-too")
     )
-    assert study.row_judges == [("organism-direct", "chooser")]
+    assert ("organism-direct", "chooser") in study.row_judges
     assert "organism-direct" in study.datasets_needed
     assert study.filter_spec("kept") == {
         "dataset": "kept", "filters": [{"judge": "chooser", "keep": ["refusal"], "allow": None}], "patterns": None, "limit": 20, "seed": 0,
     }  # fmt: skip
-    assert study.filter_reports() == ["results/smoke/filtered/kept/report.json", "results/smoke/filtered/kept-too/report.json"]
+    assert {"results/smoke/filtered/kept/report.json", "results/smoke/filtered/kept-too/report.json"} < set(study.filter_reports())
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_drawn_dataset_is_drawn_from_rows_and_not_from_a_drawn_one(config: dic
 
 
 def test_a_teacher_may_be_told_the_prompts_of_the_release(config: dict, root: Path) -> None:
-    taught = {"teacher": {"model": "organism", "prompt": "upstream:short", "candidates": 20}, "limit": 10}
+    taught = {"teacher": {"model": "organism", "prompt": "upstream:short", "candidates": 60}, "limit": 40}
     study = made(config, root, datasets={"organism-direct": taught})
     assert study.upstream("organism-direct") == ["--upstream", "results/assets/lrm-safety-study-prompts/template.py"]
     assert "lrm-safety-study-prompts" in study.assets_needed
