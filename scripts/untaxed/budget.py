@@ -96,6 +96,10 @@ class Counter:
         if prepared.is_file():
             rows, measured = _measure(prepared)
             return rows, stated or measured, "stated" if stated else "prepared rows"
+        entry = self.study.config.datasets[name]
+        if entry.of:  # how many a filter leaves is not known before
+            rows, tokens, origin = self.data(entry.of)
+            return entry.limit or (stated and stated.rows) or rows, stated or tokens, "stated" if stated else origin
         return self._rows(name, stated), stated or Tokens(), "stated" if stated else "assumed"
 
     def _rows(self, name: str, stated: Tokens | None) -> int:
@@ -463,8 +467,8 @@ def render(found: Budget) -> str:
             lines.append(f"{line(result.row)}{result.shared_hours:>14,.2f}  {', '.join(result.experiments) or 'all experiments'}")
         lines += [""] if shown else []
     lines += [
-        "A line is what making that alone costs, by `snakemake <its name>` in an empty folder. What several lines need (`of it shared`) runs",
-        "once, so lines add up to more than the total, which has the claims and the cards too. `prepare` and `results` run no model.",
+        "A line is what making that alone costs, by `snakemake <its name>` in an empty folder. What several lines need (`of it shared`)",
+        "runs once, so lines add up to more than the total, which has the claims and the cards too. `prepare` and `results` run no model.",
         f"Disk: {found.checkpoints:,} checkpoints, {found.checkpoint_bytes / GIB:,.1f} GiB; while one training runs,"
         f" {found.training_bytes / GIB:,.1f} GiB more. Not counted: the hub client's own cache of what is fetched, and unfinished work.",
         "",
