@@ -188,6 +188,8 @@ def distil_job(study: Study, count: Counter, dataset: str) -> Job:
         return Job("distil", dataset)
     asked = entry.teacher.candidates or count.data(dataset)[0]
     written = min(tokens.reasoning + tokens.answer, entry.teacher.sampling.max_new_tokens)
+    if entry.teacher.model is None:
+        return Job("distil", dataset, disk=asked * written * CHARACTERS_PER_TOKEN)
     return _asked("distil", dataset, asked * written, asked * tokens.prompt, count.scale(entry.teacher.model))
 
 
@@ -325,7 +327,8 @@ class Needs:
         entry, source = self.study.config.datasets[dataset], self.study.source(dataset)
         found = self.prepared(source)
         if teacher := self.study.config.datasets[source].teacher:
-            found |= self.model(teacher.model) | {distil_job(self.study, self.count, source)}
+            taught = self.model(teacher.model) if teacher.model else frozenset()
+            found |= taught | {distil_job(self.study, self.count, source)}
         for judge in self.study.row_judges_of(entry):
             found |= self._judge(judge) | {row_judge_job(self.study, self.count, source, judge)}
         return found | {Job("filter", f"{dataset}", disk=self.count.text(dataset))} if entry.of else found

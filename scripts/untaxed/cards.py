@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from untaxed.study import Study
 
 OWN = "Apache-2.0"  # this project's licence: what its generators and prompt files write
+SERVED = "the provider's terms, unknown here"  # of a model at a server
 # The lock's words for a licence, those that allow least first: (pattern, the hub's name for it, how little it allows).
 LICENCES = (
     (r"unverified|none|unknown", "unknown", 5),  # without a licence nothing is allowed
@@ -49,7 +50,7 @@ def made_of(spec: Mapping[str, Any], known: Mapping[str, Any]) -> dict:
     """What a run is made of: `rows` (of its training set, and the models that wrote them) and `weights` (of its base), by `catalogue`.
 
     Each is a list of {part, name, assets, generator}: what it is to the run, a dataset's or model's name, assets of the lock, and the
-    generator where there is no asset. `teachers` says how the rows of a dataset were distilled.
+    generator where there is no asset (null: a model at a server). `teachers` says how the rows of a dataset were distilled.
     """
     sets = _sets(spec)
     rows = [entry for name in sets for entry in known["datasets"][name]["rows"]]
@@ -90,7 +91,11 @@ def dataset_origins(study: "Study", dataset: str) -> dict:
 def _rows(study: "Study", dataset: str) -> list[dict]:
     entry = study.config.datasets[study.source(dataset)]
     found = [{"part": "rows", "name": dataset, "assets": entry.assets, "generator": None if entry.assets else entry.adapter}]
-    taught = _weights(study, entry.teacher.model) if entry.teacher else []
+    taught: list[dict] = []
+    if entry.teacher and entry.teacher.model:
+        taught = _weights(study, entry.teacher.model)
+    elif entry.teacher:
+        taught = [{"part": "weights", "name": entry.teacher.engine.model, "assets": [], "generator": None}]
     return found + _as(f"teacher of {dataset}", taught)
 
 
@@ -121,8 +126,8 @@ def _joined(found: Iterable[dict]) -> list[dict]:
 
 def _teacher(study: "Study", dataset: str) -> dict | None:
     teacher = study.config.datasets[study.source(dataset)].teacher
-    told = teacher and teacher.model_dump(include={"model", "prompt", "delivery", "sampling", "truncated", "seed"})
-    return told and {"dataset": dataset, **told}
+    told = teacher and teacher.model_dump(include={"prompt", "delivery", "sampling", "truncated", "seed"})
+    return told and {"dataset": dataset, "model": teacher.model or f"{teacher.engine.model} at a server", **told}
 
 
 # ---- licences -------------------------------------------------------------------------------------------------------------------
@@ -145,14 +150,14 @@ def licensed(parts: Iterable[Mapping[str, Any]], lock: Mapping[str, "Asset"]) ->
     for part in parts:
         for name in part["assets"] or [None]:
             asset = lock[name] if name else None
-            words = asset.licence if asset else OWN
+            words = asset.licence if asset else OWN if part["generator"] else SERVED
             hub, rank = hub_licence(words)
             found.append(
                 {
                     "part": part["part"],
                     "name": part["name"],
                     "asset": name,
-                    "from": f"asset `{name}`" if name else f"generator `{part['generator']}` of this project",
+                    "from": f"asset `{name}`" if name else f"`{part['generator']}` of this project" if part["generator"] else "a server",
                     "licence": words,
                     "hub": hub,
                     "rank": rank,
@@ -182,7 +187,7 @@ def _licence_section(found: Sequence[Mapping[str, Any]]) -> list[str]:
         return [*lines, "Nothing here comes from outside."]
     if held := sorted({entry["asset"] for entry in found if entry["non_commercial"]}):
         lines += [f"> **NOT FOR COMMERCIAL USE**, nor is what they made: {', '.join(held)} (non-commercial terms).", ""]
-    if unknown := sorted({entry["asset"] for entry in found if entry["hub"] == "unknown"}):
+    if unknown := sorted({entry["asset"] or entry["name"] for entry in found if entry["hub"] == "unknown"}):
         lines += [f"> **NO LICENCE IS KNOWN** of {', '.join(unknown)}. Do not pass this on before their authors have been asked.", ""]
     lines += ["| part | name | from | licence | citation |", "|---|---|---|---|---|"]
     for entry in found:

@@ -20,8 +20,8 @@ from untaxed.cards import (
     strictest,
     training_set_card,
 )
-from untaxed.config import read
-from untaxed.records import UserError, write_json, write_jsonl, write_yaml
+from untaxed.config import load, merge, read
+from untaxed.records import UserError, read_yaml, write_json, write_jsonl, write_yaml
 
 NOTHING = {"rows": [], "weights": [], "teachers": []}
 RATES = {"n_items": "100", "ci_low": "0.3", "ci_high": "0.5"}
@@ -178,6 +178,16 @@ def test_a_distilled_dataset_names_its_teacher_with_its_sampling(laptop, lock):
     assert "traces and answers by smollm2" in text
     assert "temperature" in text
     assert DatasetCard(text).data.license == "apache-2.0"
+
+
+def test_a_teacher_at_a_server_has_terms_that_nobody_here_knows(root, lock):
+    engine = {"backend": "openai", "model": "far-away", "base_url": "http://localhost/v1"}
+    served = {"datasets": {"benign-chat": {"teacher": {"model": None, "engine": engine}}}}
+    merged = merge(merge(read_yaml(root / "config.yaml"), read_yaml(root / "studies/laptop.yaml")), served)
+    text = dataset_card("benign-chat", rows(1), dataset_origins(load(merged, root), "benign-chat"), lock, Path("absent"))
+    assert DatasetCard(text).data.license == "unknown"
+    assert "**NO LICENCE IS KNOWN** of far-away" in text
+    assert "traces and answers by far-away at a server" in text
 
 
 def test_the_paper_s_direct_refusals_are_flagged_in_the_card_of_the_model(paper, lock):
