@@ -83,17 +83,17 @@ class Budget:
 
 
 class Counter:
-    """Rows and tokens of a study's data: from its prepared rows where they are, from what the configuration states where not."""
+    """Rows and tokens of a study's data: from its prepared rows where they are (unless `prepared` is False), else as configured."""
 
-    def __init__(self, study: Study) -> None:
-        self.study, self.compute = study, study.config.compute
+    def __init__(self, study: Study, prepared: bool = True) -> None:
+        self.study, self.compute, self.prepared = study, study.config.compute, prepared
         self.data = cache(self._data)
 
     def _data(self, name: str) -> tuple[int, Tokens, str]:
         """(rows, mean tokens of a row, where that is from) of a dataset."""
         stated = self.compute.tokens.datasets.get(name)
         prepared = self.study.root / self.study.rows(name)
-        if prepared.is_file():
+        if self.prepared and prepared.is_file():
             rows, measured = _measure(prepared)
             return rows, stated or measured, "stated" if stated else "prepared rows"
         entry = self.study.config.datasets[name]
@@ -413,11 +413,14 @@ def _row(name: str, study: Study, jobs: Collection[Job]) -> Row:
     return Row(name, len(jobs), sum(hours(study, job) for job in jobs), sum(job.disk for job in jobs))
 
 
-def budget(study: Study) -> Budget:
-    """Raises UserError when the configuration states no throughputs."""
+def budget(study: Study, prepared: bool = True) -> Budget:
+    """The budget of a study; with `prepared` False by its configuration alone, so that every machine says the same.
+
+    Raises UserError when the configuration states no throughputs.
+    """
     if study.config.compute.tokens_per_second is None:
         raise UserError("compute.tokens_per_second: this key is required for a budget; add {generate: …, prefill: …, train: …}")
-    count = Counter(study)
+    count = Counter(study, prepared)
     needs, config = Needs(study, count), study.config
     experiments = {name: needs.runs(study.experiment_runs(name)) for name in config.study.experiments}
     jobs = needs.whole()
