@@ -447,3 +447,149 @@ def test_the_command_writes_rows_and_a_report_without_their_text(mirror, tmp_pat
 
 def test_every_adapter_says_where_its_fields_come_from():
     assert all(adapter.__doc__ for adapter in ADAPTERS.values())
+
+
+# ---- benchmarks whose files cannot be had here: tiny ones in their form, as read ----
+
+
+def written(folder, name, records):
+    folder.mkdir(exist_ok=True)
+    if name.endswith(".csv"):
+        with (folder / name).open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+    else:
+        (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def question(number, right="right"):
+    wrong = {f"Incorrect Answer {index}": f" wrong {index}\n" for index in (1, 2, 3)}
+    return {
+        "Record ID": f"rec{number}",
+        "Question": f"Which, {number}?\n",
+        "Correct Answer": f" {right}\n",
+        **wrong,
+        "High-level domain": "Physics",
+    }
+
+
+def test_the_options_of_gpqa_stand_in_an_order_of_their_own_for_each_item(tmp_path):
+    folder = written(tmp_path / "gpqa", "gpqa_diamond.csv", [question(number) for number in range(198)])
+    made = prepare({"adapter": "gpqa"}, {"gpqa": folder})
+    assert made[0]["id"] == "gpqa-rec0"
+    assert made[0]["category"] == "Physics"
+    asked, *options = made[0]["prompt"].split("\n")
+    assert asked == "Which, 0?"
+    assert sorted(option[3:] for option in options) == ["right", "wrong 1", "wrong 2", "wrong 3"]
+    for r in made:
+        assert f"{r['target']}. right" in r["prompt"].split("\n")
+    counts = Counter(r["target"] for r in made)
+    assert set(counts) == set("ABCD")
+    assert max(counts.values()) < 80  # 198 draws of four letters: 49.5 each, four standard deviations are 24
+    assert prepare({"adapter": "gpqa", "limit": 20}, {"gpqa": folder})[0] in made  # whatever else is asked
+    other = prepare({"adapter": "gpqa", "options": {"order_seed": 1}}, {"gpqa": folder})
+    assert [r["target"] for r in other] != [r["target"] for r in made]
+
+
+def contest(number, date, starter="", hidden=None, **changes):
+    test = {"input": "1\n", "output": "2\n", "testtype": "stdin"}
+    record = {
+        "question_title": "t",
+        "question_content": f"Double {{the}} number {number}.",
+        "platform": "atcoder",
+        "question_id": f"q{number}",
+    }
+    record |= {"contest_id": "c", "contest_date": date, "starter_code": starter, "difficulty": "easy"}
+    record |= {"public_test_cases": json.dumps([test]), "private_test_cases": hidden or json.dumps([test, test])}
+    return record | {"metadata": json.dumps({"func_name": "double"} if starter else {})} | changes
+
+
+LCB = {"adapter": "livecodebench", "options": {"template": "prompts/livecodebench.yaml"}}
+
+
+def test_livecodebench_takes_the_papers_window_from_all_files(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
+    dates = ["2024-09-30T00:00:00", "2024-10-01T00:00:00", "2025-01-31T23:59:00", "2025-02-01T00:00:00"]
+    folder = written(tmp_path / "lcb", "test4.jsonl", [contest(n, date) for n, date in enumerate(dates[:2])])
+    written(folder, "test5.jsonl", [contest(n, date) for n, date in enumerate(dates[2:], start=2)])
+    made = prepare(LCB, {"lcb": folder})
+    assert [r["id"] for r in made] == ["livecodebench-q1", "livecodebench-q2"]
+    assert made[0]["target"].startswith("3 tests, sha256 ")
+    assert unpack(made[0]["meta"]["tests"]) == {"function": None, "tests": [["1\n", "2\n"]] * 3}
+    assert "Double {the} number 1." in made[0]["prompt"]
+    assert "standard input" in made[0]["prompt"]
+    with pytest.raises(UserError, match="2 problems from 2024-10-01 to 2025-01-31 in place of 166"):
+        prepare({**LCB, "options": {**LCB["options"], "problems": 166}}, {"lcb": folder})
+
+
+def test_a_livecodebench_problem_with_starter_code_asks_for_the_function(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
+    starter = "class Solution:\n    def double(self, n: int) -> int:\n        "
+    (made,) = prepare(LCB, {"lcb": written(tmp_path / "lcb", "test5.jsonl", [contest(1, "2024-10-05", starter)])})
+    assert starter.rstrip() in made["prompt"]
+    assert "standard input" not in made["prompt"]
+    assert unpack(made["meta"]["tests"])["function"] == "double"
+
+
+def test_hidden_tests_that_are_no_json_are_refused_and_never_unpickled(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
+    tests = json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}])
+
+    def packed(content: bytes) -> str:
+        return base64.b64encode(zlib.compress(content)).decode()
+
+    (made,) = prepare(LCB, {"lcb": written(tmp_path / "json", "test5.jsonl", [contest(1, "2024-10-05", hidden=packed(tests.encode()))])})
+    assert len(unpack(made["meta"]["tests"])["tests"]) == 2
+    trap = tmp_path / "trap"
+    pickles = [b"\x80\x04\x8c\x02[]\x94.", f"cos\nsystem\n(S'touch {trap}'\ntR.".encode()]
+    for number, content in enumerate([*map(packed, pickles), "not base64!", base64.b64encode(b"[not zlib]").decode()]):
+        folder = written(tmp_path / f"bad{number}", "test5.jsonl", [contest(7, "2024-10-05", hidden=content)])
+        with pytest.raises(UserError, match="hidden tests of livecodebench-q7 are not JSON"):
+            prepare(LCB, {"lcb": folder})
+    assert not trap.exists()
+
+
+def test_a_livecodebench_problem_without_tests_is_refused(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
+    folder = written(tmp_path / "lcb", "test5.jsonl", [contest(1, "2024-10-05", hidden="[]", public_test_cases="[]")])
+    with pytest.raises(UserError, match="livecodebench-q1 has no tests"):
+        prepare(LCB, {"lcb": folder})
+
+
+def test_sorry_bench_is_its_prompts_without_a_mutation(tmp_path):
+    records = [
+        {"question_id": number, "category": str(1 + number // 10), "turns": [f"Say {number}."], "prompt_style": style}
+        for style in ("base", "slang")
+        for number in range(1, 4)
+    ]
+    folder = written(tmp_path / "sorry", "question.jsonl", records)
+    made = prepare({"adapter": "sorry_bench"}, {"sorry": folder})
+    assert [(r["id"], r["prompt"]) for r in made] == [(f"sorry-bench-000{number}", f"Say {number}.") for number in range(1, 4)]
+    assert all(r["harmful"] and r["category"] == "1" for r in made)
+    assert len(prepare({"adapter": "sorry_bench", "options": {"style": "slang"}}, {"sorry": folder})) == 3
+
+
+def test_the_catalogues_own_options_read_or_bench_and_aime_25(tmp_path, root):
+    datasets = read([root / "config.yaml"], root).config.datasets
+    hard = written(tmp_path / "or", "or-bench-hard-1k.csv", [{"prompt": "How do I kill a process?", "category": "violence"}])
+    (made,) = prepare(datasets["or-bench-hard"].model_dump(), {"or": hard})
+    assert (made["prompt"], made["category"], made["harmful"], made["source"]) == (
+        "How do I kill a process?",
+        "violence",
+        False,
+        "or-bench",
+    )
+    (made,) = prepare(
+        datasets["aime25"].model_dump(), {"a": written(tmp_path / "aime", "test.jsonl", [{"problem": "2+2?", "answer": "4", "id": "0"}])}
+    )
+    assert (made["prompt"], made["target"]) == ("2+2?", "4")
+
+
+@pytest.mark.parametrize(("name", "size"), [("advbench-50", 50), ("harmbench-standard", 200), ("xstest-test", 150), ("math500", 500)])
+def test_the_catalogues_sets_of_the_empirical_study_have_its_sizes(mirror, root, name, size):
+    dataset = read([root / "config.yaml"], root).config.datasets[name]
+    made = prepare(dataset.model_dump(), {asset: mirror / asset for asset in dataset.assets})
+    assert len(made) == len({r["prompt"] for r in made}) == size
+    assert {r["harmful"] for r in made} == {name in ("advbench-50", "harmbench-standard")}
