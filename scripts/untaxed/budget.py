@@ -381,6 +381,8 @@ class Needs:
         """All that making one figure or table takes."""
         part = self.study.part(catalogue, name)
         found = self.runs(self.study.part_runs(part) if part else self.study.runs) | self.agreements()
+        if self.study.judge_pairs(getattr(self.study.config, catalogue)[name].kind):  # it compares the verdicts on all runs
+            found |= self.runs(self.study.runs) | {Job("results", "list all"), Job("results", "compare judges")}
         if catalogue == "tables":
             found = found.union(*map(self.prepared, self.study.datasets_needed))
             for dataset in self.study.datasets_needed:

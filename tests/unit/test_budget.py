@@ -147,6 +147,14 @@ def test_hours_that_two_figures_need_are_said_to_be_shared(root: Path) -> None:
     assert both["second"].shared_hours == both["first"].shared_hours
 
 
+def test_two_judges_are_compared_in_one_job_on_all_runs(root: Path) -> None:
+    found = shown(root, {"pairs": {"kind": "judge_pairs", "experiments": ["one"]}, "all": {}}, {"pairs": {"kind": "judge_pairs"}})
+    assert found["all"].row.hours == pytest.approx(found["pairs"].row.hours)
+    alone = merge(SMALL, {"figures": {"pairs": {"kind": "judge_pairs", "title": "t", "caption": "c"}}, "study": {"figures": ["pairs"]}})
+    study = load(alone, root)
+    assert len({job for job in Needs(study, Counter(study)).whole() if job.name == "compare judges"}) == 1
+
+
 def test_disk_is_the_weights_of_every_trained_run(small: Study) -> None:
     found = budget(small)
     assert found.checkpoints == 4  # three runs and the reasoning stage
