@@ -272,7 +272,8 @@ def test_without_throughputs_the_key_to_add_is_named(root: Path) -> None:
 
 
 def test_the_text_shows_stages_experiments_and_what_is_not_verified(root: Path) -> None:
-    text = render(budget(read([root / "config.yaml"], root)))
+    dgr = {"study": {"experiments": ["dgr_table1", "dgr_activation", "dgr_ablation"], "figures": [], "tables": []}}
+    text = render(budget(load(merge(read_yaml(root / "config.yaml"), dgr), root)))
     assert "GPU-hours" in text
     for word in ("evaluate", "dgr_table1", "of it shared", "Disk: 77 checkpoints, 1,090.0 GiB", "Not verified", "s1.1-7b"):
         assert word in text  # 77 runs x 7.6e9 parameters x 2 bytes = 1,170.4e9 = 1,090.0 GiB
@@ -288,3 +289,11 @@ def test_a_job_without_tokens_takes_no_time(small: Study) -> None:
 def test_cpu_studies_count_cpu_hours(root: Path) -> None:
     overlay = read_yaml(root / "studies/organism.yaml")
     assert "CPU-hours" in render(budget(load(merge(read_yaml(root / "config.yaml"), overlay), root)))
+
+
+def test_studies_of_one_small_model_do_not_scale_by_the_papers(root: Path) -> None:
+    """config.yaml states the throughput of a model of 7.6e9 parameters, which an overlay with its own throughputs must not keep."""
+    assert read([root / "config.yaml"], root).config.compute.tokens_per_second.parameters == 7.6e9
+    for overlay in ("laptop", "organism"):
+        study = read([root / "config.yaml", root / f"studies/{overlay}.yaml"], root)
+        assert study.config.compute.tokens_per_second.parameters is None
