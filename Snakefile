@@ -25,6 +25,7 @@ include: "rules/evaluate.smk"
 include: "rules/judge.smk"
 include: "rules/analyse.smk"
 include: "rules/figures.smk"
+include: "rules/cards.smk"
 include: "rules/collect.smk"
 
 
@@ -34,6 +35,7 @@ rule all:
         [f"{STUDY.figures}/{name}.pdf" for name in STUDY.config.study.figures],
         [f"{RESULTS}/tables/{name}.csv" for name in STUDY.config.study.tables],
         rules.claims.output,
+        rules.cards.output,
         STUDY.agreements(),
         STUDY.measured(),  # or a run's lost files would not be missed once the metrics are there
     message:

@@ -8,6 +8,7 @@ from datetime import date
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
+from untaxed.cards import card_spec, origins
 from untaxed.config import in_order, load_or_exit
 from untaxed.machine import visible_gpus
 from untaxed.records import UserError

@@ -31,10 +31,12 @@ rule mix:
             },
         ),
         folder=lambda wildcards, output: folder(output.spec),
+        origins=lambda wildcards: json.dumps(origins(STUDY, wildcards.run)),
     message:
         "Draw and mix the training set of {wildcards.run}"
     shell:
-        "python scripts/mix.py --spec {params.spec:q} {params.rows:q} {params.mixed:q} --output-folder {params.folder} > {log} 2>&1"
+        "python scripts/mix.py --spec {params.spec:q} {params.rows:q} {params.mixed:q} --origins {params.origins:q}"
+        " --output-folder {params.folder} > {log} 2>&1"
 
 
 rule train:
@@ -68,8 +70,9 @@ rule train:
         ].dtype,
         start=lambda wildcards, resources: launcher(resources, STUDY.launcher()),
         work=f"{RESULTS}/work",
+        origins=lambda wildcards: json.dumps(origins(STUDY, wildcards.run)),
     message:
         "Train {wildcards.run}"
     shell:
         "{params.start} scripts/train.py --run {input.run} --train {input.rows} --base {params.base}"
-        " --output {params.folder} --work {params.work} --dtype {params.dtype} > {log} 2>&1"
+        " --output {params.folder} --work {params.work} --dtype {params.dtype} --origins {params.origins:q} > {log} 2>&1"

@@ -15,10 +15,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--spec", required=True, type=json.loads, help="the run, resolved (JSON)")
     parser.add_argument("--rows", type=Path, help="safety rows; none for a base run")
     parser.add_argument("--mixed", action="append", default=[], metavar="DATASET=FILE", help="rows of a mixed-in dataset")
+    parser.add_argument(
+        "--origins", type=json.loads, default={"rows": [], "teachers": []}, help="what the rows are made of, for the card (JSON)"
+    )
+    parser.add_argument("--lock", default="assets.lock.yaml", help="where the licences stand that the card carries over")
     parser.add_argument("--output-folder", required=True, type=Path)
     options = parser.parse_args(arguments)
 
-    from untaxed.datasets import card
+    from untaxed.assets import load_lock
+    from untaxed.cards import training_set_card
     from untaxed.records import read_jsonl, write_jsonl, write_text, write_yaml
     from untaxed.training_sets import draw, mix
 
@@ -29,7 +34,7 @@ def main(arguments: list[str]) -> None:
         others = [draw(list(read_jsonl(files[part["dataset"]])), part["n"], spec["seed"], files[part["dataset"]]) for part in spec["mix"]]
         rows = mix(safety, others, spec["seed"])
     write_jsonl(options.output_folder / "train.jsonl", rows)
-    write_text(options.output_folder / "card.md", card(spec, rows))
+    write_text(options.output_folder / "card.md", training_set_card(spec, rows, options.origins, load_lock(options.lock)))
     write_yaml(options.output_folder / "run.yaml", spec)
 
 

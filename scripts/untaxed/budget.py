@@ -1,55 +1,80 @@
-"""What a study costs before anything runs: tokens of every job divided by the stated throughputs, jobs, and disk for checkpoints."""
+"""What a study costs before anything runs: jobs, hours from stated throughputs, and disk, by stage, experiment, figure and table."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from untaxed.records import UserError, read_jsonl
-from untaxed.schema import Tokens
+from untaxed.schema import AttackModel, Tokens
 from untaxed.study import Study
 
-STAGES = ("distil", "rewrite", "reasoning stage", "train", "evaluate", "judge", "agreement", "shift")
+STAGES = (
+    "prepare",
+    "distil",
+    "filter",
+    "rewrite",
+    "reasoning stage",
+    "train",
+    "attack",
+    "evaluate",
+    "judge",
+    "agreement",
+    "shift",
+    "results",
+)
 CHARACTERS_PER_TOKEN = 4  # of English text: https://help.openai.com/en/articles/4936856
 ROWS = 1000  # of an asset whose rows nobody has stated
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRAINING_BYTES = 12  # of resumable state per parameter: fp32 weights and Adam's two moments
+GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job that runs a model, and the tokens it generates, reads (prefill) and trains on."""
+    """One job: the tokens it generates, reads (prefill) and trains on, counted as those of the model whose throughput is stated, and the
+    bytes of what it leaves. `prepare` and `results` are stages of jobs that run no model.
+    """
 
     stage: str
     name: str
     generate: float = 0
     prefill: float = 0
     train: float = 0
+    disk: float = 0
 
 
 @dataclass
 class Row:
-    """One line of the table: jobs and device hours."""
+    """One line of the table: jobs, device hours and bytes on the disk."""
 
     name: str
     jobs: int = 0
     hours: float = 0.0
+    disk: float = 0.0
+
+
+@dataclass
+class Result:
+    """What making a figure or table alone costs (`row`), from which experiments (none named: all), and the hours that others need too."""
+
+    kind: str
+    row: Row
+    experiments: list[str]
+    shared_hours: float
 
 
 @dataclass
 class Budget:
-    """Hours of one GPU (of one CPU job where `unit` says so). `total` counts a job once, however many experiments need it; `figures` have
-    the experiments that they need, and what those alone would cost.
-    """
+    """Hours of one GPU (of one CPU job where `unit` says so). `total` counts a job once, however many experiments or figures need it."""
 
     study: str
     unit: str
     hardware: str
     stages: list[Row]
     experiments: list[Row]
-    figures: list[tuple[Row, list[str]]]
+    results: list[Result]
     total: Row
-    light_jobs: int
     checkpoints: int
     checkpoint_bytes: float
     training_bytes: float
@@ -58,19 +83,23 @@ class Budget:
 
 
 class Counter:
-    """Rows and tokens of a study's data: from its prepared rows where they are, from what the configuration states where not."""
+    """Rows and tokens of a study's data: from its prepared rows where they are (unless `prepared` is False), else as configured."""
 
-    def __init__(self, study: Study) -> None:
-        self.study, self.compute = study, study.config.compute
+    def __init__(self, study: Study, prepared: bool = True) -> None:
+        self.study, self.compute, self.prepared = study, study.config.compute, prepared
         self.data = cache(self._data)
 
     def _data(self, name: str) -> tuple[int, Tokens, str]:
         """(rows, mean tokens of a row, where that is from) of a dataset."""
         stated = self.compute.tokens.datasets.get(name)
         prepared = self.study.root / self.study.rows(name)
-        if prepared.is_file():
+        if self.prepared and prepared.is_file():
             rows, measured = _measure(prepared)
             return rows, stated or measured, "stated" if stated else "prepared rows"
+        entry = self.study.config.datasets[name]
+        if entry.of:  # how many a filter leaves is not known before
+            rows, tokens, origin = self.data(entry.of)
+            return entry.limit or (stated and stated.rows) or rows, stated or tokens, "stated" if stated else origin
         return self._rows(name, stated), stated or Tokens(), "stated" if stated else "assumed"
 
     def _rows(self, name: str, stated: Tokens | None) -> int:
@@ -100,6 +129,27 @@ class Counter:
         rewritten = self.compute.tokens.rewritten
         return tokens.prompt + sum(getattr(rewritten if p in pieces else tokens, p) for p in ("reasoning", "answer"))
 
+    def scale(self, model: str | None) -> float:
+        """How much longer a model takes for a token than the one whose throughput is stated: in proportion to its parameters."""
+        stated = self.compute.tokens_per_second.parameters
+        return self.study.config.models[model].parameters / stated if model and stated else 1.0
+
+    def weights(self, model: str) -> float:
+        """Bytes of a model's weights."""
+        entry = self.study.config.models[model]
+        return entry.parameters * WEIGHT_BYTES[entry.dtype]
+
+    def fetched(self, asset: str) -> float:
+        """Bytes of an asset, by the lock; those of unverified weights by their parameters."""
+        if known := self.study.asset_bytes(asset):
+            return known
+        return next((self.weights(name) for name, entry in self.study.config.models.items() if entry.asset == asset), 0.0)
+
+    def text(self, dataset: str) -> float:
+        """Bytes of a dataset's rows."""
+        rows, tokens, _ = self.data(dataset)
+        return rows * (tokens.prompt + tokens.reasoning + tokens.answer) * CHARACTERS_PER_TOKEN
+
     def template(self, path: str | None) -> float:
         """Tokens of a prompt file."""
         return (self.study.root / path).stat().st_size / CHARACTERS_PER_TOKEN if path else 0
@@ -123,7 +173,12 @@ def rewrite_job(study: Study, count: Counter, dataset: str, model: str, refineme
     entry = study.config.refinements[refinement]
     read = sum(count.template(entry.prompts[piece]) + tokens.prompt + getattr(tokens, piece) for piece in entry.pieces)
     written = sum(min(getattr(count.compute.tokens.rewritten, piece), entry.sampling.max_new_tokens) for piece in entry.pieces)
-    return Job("rewrite", f"{dataset}/{model}/{refinement}", generate=rows * written, prefill=rows * read)
+    return _asked("rewrite", f"{dataset}/{model}/{refinement}", rows * written, rows * read, count.scale(model))
+
+
+def _asked(stage: str, name: str, generate: float, prefill: float, scale: float = 1.0) -> Job:
+    """A job that asks a model for text, and keeps what it wrote."""
+    return Job(stage, name, generate * scale, prefill * scale, disk=generate * CHARACTERS_PER_TOKEN)
 
 
 def distil_job(study: Study, count: Counter, dataset: str) -> Job:
@@ -133,7 +188,18 @@ def distil_job(study: Study, count: Counter, dataset: str) -> Job:
         return Job("distil", dataset)
     asked = entry.teacher.candidates or count.data(dataset)[0]
     written = min(tokens.reasoning + tokens.answer, entry.teacher.sampling.max_new_tokens)
-    return Job("distil", dataset, generate=asked * written, prefill=asked * tokens.prompt)
+    if entry.teacher.model is None:
+        return Job("distil", dataset, disk=asked * written * CHARACTERS_PER_TOKEN)
+    return _asked("distil", dataset, asked * written, asked * tokens.prompt, count.scale(entry.teacher.model))
+
+
+def row_judge_job(study: Study, count: Counter, dataset: str, judge: str) -> Job:
+    """A judge reads every row of a dataset that filters choose from."""
+    entry, (rows, tokens, _) = study.config.judges[judge], count.data(dataset)
+    if entry.model is None:
+        return Job("filter", f"{dataset}/{judge}")
+    read = count.template(entry.prompt) + tokens.prompt + tokens.reasoning + tokens.answer
+    return _asked("filter", f"{dataset}/{judge}", rows * study.judge_sampling(judge).max_new_tokens, rows * read, count.scale(entry.model))
 
 
 def training_tokens(count: Counter, spec: dict) -> float:
@@ -144,6 +210,13 @@ def training_tokens(count: Counter, spec: dict) -> float:
     return tokens / rows * trainer["steps"] * trainer["batch_size"] if trainer.get("steps") else tokens * trainer["epochs"]
 
 
+def training_jobs(count: Counter, stage: str, run: str, spec: dict, model: str) -> list[Job]:
+    """The draw of a run's rows, and its training; `model` is what the weights are called."""
+    kept = spec["n"] * count.row(spec["dataset"], spec["refinement"]) + sum(part["n"] * count.row(part["dataset"]) for part in spec["mix"])
+    trained = Job(stage, run, train=training_tokens(count, spec) * count.scale(model), disk=count.weights(model))
+    return [Job("prepare", f"mix {run}", disk=kept * CHARACTERS_PER_TOKEN), trained]
+
+
 def evaluate_job(study: Study, count: Counter, run: str) -> Job:
     generate = prefill = 0.0
     for name in study.suites[run]:
@@ -151,7 +224,41 @@ def evaluate_job(study: Study, count: Counter, run: str) -> Job:
         asked = count.items(name) * entry.repeats
         generate += asked * count.generated(name)
         prefill += asked * count.data(entry.dataset)[1].prompt
-    return Job("evaluate", run, generate, prefill)
+    return _asked("evaluate", run, generate, prefill, count.scale(study.runs[run]["model"]))
+
+
+def attack_job(study: Study, count: Counter, benchmark: str, run: str | None) -> Job:
+    """An attack on all rows of a benchmark, of one run where it asks the model under test; PAIR at its longest, for it ends at a success.
+
+    Models at a server cost nothing here.
+    """
+    from untaxed.attacks import SAMPLING
+
+    entry = study.config.benchmarks[benchmark]
+    attack, prompt = study.config.attacks[entry.attack], count.data(entry.dataset)[1].prompt
+    name = f"{benchmark}/{run}" if run else study.attacked(benchmark).split("/")[-2]
+
+    def written(asked: AttackModel | None, role: str) -> int:
+        return asked.sampling.max_new_tokens if asked and asked.sampling else SAMPLING[role]["max_new_tokens"]
+
+    calls: list[tuple[str | None, float, float]] = []  # of one row: model, tokens written, tokens read
+    if attack.kind == "pap-generated":
+        read = count.template(attack.attacker.prompt) + prompt
+        calls = [(attack.attacker.model, written(attack.attacker, "attacker"), read)]
+    elif attack.kind == "pair":
+        turns, attacked = attack.streams * attack.iterations, written(attack.attacker, "attacker")
+        limit = attack.target.sampling.max_new_tokens if attack.target.sampling else SAMPLING["target"]["max_new_tokens"]
+        answered = min(limit, count.generated(benchmark))
+        seen = count.template(attack.attacker.prompt) + prompt + attack.keep_last_n * (attacked + answered)
+        judged = count.template(attack.judge.prompt) + attacked + answered
+        calls = [
+            (attack.attacker.model, turns * attacked, turns * seen),
+            (study.runs[run]["model"], turns * answered, turns * attacked),
+            (attack.judge.model, turns * written(attack.judge, "judge"), turns * judged),
+        ]
+    here = [(count.items(benchmark) * count.scale(model), generate, prefill) for model, generate, prefill in calls if model]
+    generate, prefill = (sum(rows * pair[place] for rows, *pair in here) for place in (0, 1))
+    return Job("attack", name, generate, prefill, disk=count.items(benchmark) * 2 * prompt * CHARACTERS_PER_TOKEN)
 
 
 def judge_job(study: Study, count: Counter, judge: str, run: str) -> Job:
@@ -166,7 +273,7 @@ def judge_job(study: Study, count: Counter, judge: str, run: str) -> Job:
         prompt = count.data(study.config.benchmarks[benchmark].dataset)[1].prompt
         generate += asked * written
         prefill += asked * (count.template(entry.prompt) + prompt + count.generated(benchmark))
-    return Job("judge", name, generate, prefill)
+    return _asked("judge", name, generate, prefill, count.scale(entry.model))
 
 
 def agreement_job(study: Study, count: Counter, judge: str) -> Job:
@@ -175,7 +282,8 @@ def agreement_job(study: Study, count: Counter, judge: str) -> Job:
         return Job("agreement", judge)
     rows = study.config.agreement.limit or study.asset_rows(study.labelled(judge)) or ROWS
     written, tokens = study.judge_sampling(judge).max_new_tokens, Tokens()
-    return Job("agreement", judge, rows * written, rows * (count.template(entry.prompt) + tokens.prompt + tokens.answer))
+    read = count.template(entry.prompt) + tokens.prompt + tokens.answer
+    return _asked("agreement", judge, rows * written, rows * read, count.scale(entry.model))
 
 
 def shift_job(study: Study, count: Counter, run: str, spec: dict) -> Job:
@@ -183,35 +291,111 @@ def shift_job(study: Study, count: Counter, run: str, spec: dict) -> Job:
     name = study.config.shift.kl_benchmark
     read = count.data(study.config.benchmarks[name].dataset)[1].prompt + count.generated(name)
     targets = spec["n"] * count.row(spec["dataset"], spec["refinement"])
-    return Job("shift", run, prefill=2 * min(study.config.shift.limit, count.items(name)) * read + targets)
+    work = 2 * min(study.config.shift.limit, count.items(name)) * read + targets
+    return Job("shift", run, prefill=work * count.scale(spec["model"]))
 
 
-def jobs_of(study: Study, count: Counter, run: str, spec: dict) -> Iterator[Job]:
-    """Every job that runs a model and that a run needs."""
-    models = {spec["model"], *(study.config.judges[judge].model for judge in study.config.study.judges)} - {None}
-    datasets = {study.config.benchmarks[name].dataset for name in study.suites[run]} | _sets(spec)
-    while models or datasets:
-        if datasets:
-            dataset = datasets.pop()
-            if teacher := study.config.datasets[dataset].teacher:
-                yield distil_job(study, count, dataset)
-                models |= {teacher.model} - {None}
-            continue
-        model = models.pop()
-        if study.config.models[model].base is not None:
-            stage = f"reasoning--{model}"
-            yield Job("reasoning stage", stage, train=training_tokens(count, study.stages[stage]))
-            models.add(study.config.models[model].base)
-            datasets |= _sets(study.stages[stage])
-    yield evaluate_job(study, count, run)
-    yield from (judge_job(study, count, judge, run) for judge in study.config.study.judges)
-    yield from (agreement_job(study, count, judge) for judge in study.agreement_judges())
-    if spec["n"]:
+# ---- what needs what --------------------------------------------------------------------------------------------------------
+
+
+class Needs:
+    """The jobs that stand behind models, rows, runs, figures and tables, as the rules ask for them."""
+
+    def __init__(self, study: Study, count: Counter) -> None:
+        self.study, self.count = study, count
+        self.model, self.prepared, self.rows, self.run = map(cache, (self._model, self._prepared, self._rows, self._run))
+        assets = [Job("prepare", f"fetch {name}", disk=count.fetched(name)) for name in study.assets_needed]
+        self.assets = frozenset([*assets, Job("prepare", "assets")])  # all are fetched before any model is prepared
+
+    def _model(self, name: str) -> frozenset[Job]:
+        entry = self.study.config.models[name]
+        if entry.base is None:
+            kept = 0 if entry.kind == "folder" else self.count.weights(name)  # a snapshot's weights are hard links to the asset
+            return self.assets | {Job("prepare", f"model {name}", disk=kept)}
+        stage, spec = f"reasoning--{name}", self.study.stages[f"reasoning--{name}"]
+        sets = (self.rows(dataset) for dataset in _sets(spec))
+        return self.model(entry.base).union(*sets, training_jobs(self.count, "reasoning stage", stage, spec, name))
+
+    def _prepared(self, dataset: str) -> frozenset[Job]:
+        entry = self.study.config.datasets[dataset]
+        fetched = [Job("prepare", f"fetch {name}", disk=self.count.fetched(name)) for name in entry.assets]
+        others = (self.prepared(other) for other in entry.decontaminate_against)
+        return frozenset([*fetched, Job("prepare", f"rows {dataset}", disk=self.count.text(dataset))]).union(*others)
+
+    def _rows(self, dataset: str) -> frozenset[Job]:
+        """The rows to train on or to test with: prepared, distilled, filtered."""
+        entry, source = self.study.config.datasets[dataset], self.study.source(dataset)
+        found = self.prepared(source)
+        if teacher := self.study.config.datasets[source].teacher:
+            taught = self.model(teacher.model) if teacher.model else frozenset()
+            found |= taught | {distil_job(self.study, self.count, source)}
+        for judge in self.study.row_judges_of(entry):
+            found |= self._judge(judge) | {row_judge_job(self.study, self.count, source, judge)}
+        return found | {Job("filter", f"{dataset}", disk=self.count.text(dataset))} if entry.of else found
+
+    def _judge(self, judge: str) -> frozenset[Job]:
+        model = self.study.config.judges[judge].model
+        return self.model(model) if model else frozenset()
+
+    def _run(self, run: str) -> frozenset[Job]:
+        """The jobs behind all that is measured of a run."""
+        study, count, spec = self.study, self.count, self.study.runs[run]
+        found = self.model(spec["model"]).union(*(self.rows(dataset) for dataset in _sets(spec)))
+        for name in study.suites[run]:
+            found |= self.rows(study.config.benchmarks[name].dataset) | self._attack(name, run)
+        for judge in study.judges_of(run):
+            found |= self._judge(judge) | {judge_job(study, count, judge, run)}
+        found |= {evaluate_job(study, count, run)}
+        if not spec["n"]:
+            return found | {Job("prepare", f"mix {run}")}
         if spec["refinement"]:
-            yield rewrite_job(study, count, spec["dataset"], spec["model"], spec["refinement"])
-        yield Job("train", run, train=training_tokens(count, spec))
-        if study.shifted(run):
-            yield shift_job(study, count, run, spec)
+            name = f"refine {spec['dataset']}/{spec['model']}/{spec['refinement']}"
+            refined = Job("prepare", name, disk=count.text(spec["dataset"]))
+            found |= {rewrite_job(study, count, spec["dataset"], spec["model"], spec["refinement"]), refined}
+        found = found.union(training_jobs(count, "train", run, spec, spec["model"]))
+        if study.shifted(run):  # it reads the base model's own generations too
+            base = f"base--{spec['model']}"
+            found |= {shift_job(study, count, run, spec), evaluate_job(study, count, base), Job("prepare", f"mix {base}")}
+        return found
+
+    def _attack(self, benchmark: str, run: str) -> frozenset[Job]:
+        study, name = self.study, self.study.config.benchmarks[benchmark].attack
+        if name is None:
+            return frozenset()
+        attack = study.config.attacks[name]
+        asked = (entry.model for entry in (attack.attacker, attack.judge) if entry and entry.model)
+        job = attack_job(study, self.count, benchmark, run if attack.kind == "pair" else None)
+        return frozenset([job]).union(*(self.model(model) for model in asked))
+
+    def agreements(self) -> frozenset[Job]:
+        """The judges' tests against people, which every figure and table waits for."""
+        judges = self.study.agreement_judges()
+        labelled = {Job("prepare", f"fetch {name}", disk=self.count.fetched(name)) for name in map(self.study.labelled, judges)}
+        jobs = {agreement_job(self.study, self.count, judge) for judge in judges} | labelled
+        return frozenset(jobs).union(*map(self._judge, judges))
+
+    def runs(self, names: Iterable[str]) -> frozenset[Job]:
+        return frozenset().union(*map(self.run, names))
+
+    def result(self, catalogue: str, name: str) -> frozenset[Job]:
+        """All that making one figure or table takes."""
+        part = self.study.part(catalogue, name)
+        found = self.runs(self.study.part_runs(part) if part else self.study.runs) | self.agreements()
+        if self.study.judge_pairs(getattr(self.study.config, catalogue)[name].kind):  # it compares the verdicts on all runs
+            found |= self.runs(self.study.runs) | {Job("results", "list all"), Job("results", "compare judges")}
+        if catalogue == "tables":
+            found = found.union(*map(self.prepared, self.study.datasets_needed))
+            for dataset in self.study.datasets_needed:
+                found |= self.rows(dataset) if self.study.config.datasets[dataset].teacher else frozenset()
+        ends = (f"list {part or 'all'}", f"collect {part or 'all'}", f"{catalogue} {name}")
+        return found | {Job("results", end) for end in ends}
+
+    def whole(self) -> frozenset[Job]:
+        """Everything that the study makes."""
+        ends = {Job("results", end) for end in ("list all", "collect all", "claims", "cards")}
+        shown = [(catalogue, name) for catalogue in ("figures", "tables") for name in getattr(self.study.config.study, catalogue)]
+        datasets = map(self.rows, self.study.datasets_used)
+        return self.runs(self.study.runs).union(self.agreements(), ends, *datasets, *(self.result(*each) for each in shown))
 
 
 def _sets(spec: dict) -> set[str]:
@@ -228,100 +412,73 @@ def hours(study: Study, job: Job) -> float:
 
 
 def _row(name: str, study: Study, jobs: Collection[Job]) -> Row:
-    return Row(name, len(jobs), sum(hours(study, job) for job in jobs))
+    return Row(name, len(jobs), sum(hours(study, job) for job in jobs), sum(job.disk for job in jobs))
 
 
-def needed(study: Study, figure: str) -> list[str]:
-    """The experiments that have the runs of a figure, without those that add none; a figure of the judges needs none."""
-    from untaxed.metrics import run_fields, select
+def budget(study: Study, prepared: bool = True) -> Budget:
+    """The budget of a study; with `prepared` False by its configuration alone, so that every machine says the same.
 
-    spec = study.figure_spec(figure)
-    if spec["figure"] == "judge_agreement":
-        return []
-    chosen = set(select({run: run_fields(fields, run) for run, fields in study.runs.items() if fields["n"]}, spec.get("select")))
-    if spec["figure"] == "judge_pairs":
-        chosen = {run for run, fields in study.runs.items() if fields["n"]}  # ablations too: it is about the judges
-    if spec["figure"] == "refinement_outcomes":
-        chosen = {run for run in chosen if study.runs[run]["refinement"]}
-    shown = {name: chosen & set(study.experiment_runs(name)) for name in study.config.study.experiments}
-    for name in reversed(study.config.study.experiments):
-        if shown[name] <= set().union(*(runs for other, runs in shown.items() if other != name)):
-            del shown[name]
-    return list(shown)
-
-
-def budget(study: Study) -> Budget:
-    """Raises UserError when the configuration states no throughputs."""
+    Raises UserError when the configuration states no throughputs.
+    """
     if study.config.compute.tokens_per_second is None:
         raise UserError("compute.tokens_per_second: this key is required for a budget; add {generate: …, prefill: …, train: …}")
-    count = Counter(study)
-    experiments = {
-        name: {job for run, spec in study.experiment_runs(name).items() for job in jobs_of(study, count, run, spec)}
-        for name in study.config.study.experiments
-    }
-    jobs = set().union(*experiments.values())
-    figures = {name: needed(study, name) for name in study.config.study.figures}
-    judged = {job for job in jobs if job.stage == "agreement"}
-    drawn = {name: set().union(*(experiments[each] for each in found)) if found else judged for name, found in figures.items()}
-    config = study.config
-    trained = [config.models[name].parameters for name in (run["model"] for run in study.trained.values())]
-    sizes = [config.models[run["model"]].parameters * WEIGHT_BYTES[config.models[run["model"]].dtype] for run in study.trained.values()]
-    used = set().union(*(_sets(run) for run in study.trained.values()), {config.benchmarks[name].dataset for name in study.suite})
+    count = Counter(study, prepared)
+    needs, config = Needs(study, count), study.config
+    experiments = {name: needs.runs(study.experiment_runs(name)) for name in config.study.experiments}
+    jobs = needs.whole()
     return Budget(
         study=study.name,
         unit="GPU" if study.gpus else "CPU",
         hardware=config.compute.hardware,
         stages=[_row(stage, study, [job for job in jobs if job.stage == stage]) for stage in STAGES],
         experiments=[_row(name, study, found) for name, found in experiments.items()],
-        figures=[(_row(name, study, drawn[name]), found) for name, found in figures.items()],
+        results=_results(study, needs),
         total=_row("total", study, jobs),
-        light_jobs=light_jobs(study),
-        checkpoints=len(sizes),
-        checkpoint_bytes=sum(sizes),
-        training_bytes=max(trained, default=0) * TRAINING_BYTES,
+        checkpoints=len(study.trained),
+        checkpoint_bytes=sum(job.disk for job in jobs if job.train),
+        training_bytes=max((config.models[run["model"]].parameters for run in study.trained.values()), default=0) * TRAINING_BYTES,
         unverified=[name for name in study.assets_needed if study.asset_unverified(name)],
-        sources=[(name, *count.data(name)) for name in sorted(used)],
+        sources=[(name, *count.data(name)) for name in study.datasets_used],
     )
 
 
-def light_jobs(study: Study) -> int:
-    """Jobs that fetch, prepare, mix, collect and draw."""
-    config = study.config
-    prepared = [name for name in study.models_needed if config.models[name].base is None]
-    results = len(config.study.figures) + len(config.study.tables) + 1  # the claims
-    once = len(("assets", "list_runs", "collect"))
-    shown = [config.figures[name].kind for name in config.study.figures] + [config.tables[name].kind for name in config.study.tables]
-    once += any(study.judge_pairs(kind) for kind in shown)
-    return len(study.assets_needed) + len(study.datasets_needed) + len(prepared) + len(study.refined) + len(study.specs) + once + results
-
-
-def _experiments(names: list[str], found: Budget) -> str:
-    if not names:
-        return "the judges alone"
-    return "all experiments" if len(names) == len(found.experiments) else ", ".join(names)
+def _results(study: Study, needs: Needs) -> list[Result]:
+    """Every figure and table, with the hours that another of them, of other experiments or the same, needs too."""
+    shown = [(catalogue, name) for catalogue in ("figures", "tables") for name in getattr(study.config.study, catalogue)]
+    jobs = [needs.result(catalogue, name) for catalogue, name in shown]
+    found = []
+    for place, (catalogue, name) in enumerate(shown):
+        others = frozenset().union(*(each for other, each in enumerate(jobs) if other != place))
+        shared = sum(hours(study, job) for job in jobs[place] & others)
+        named = getattr(study.config, catalogue)[name].experiments
+        found.append(Result(catalogue.removesuffix("s"), _row(name, study, jobs[place]), list(named), shared))
+    return found
 
 
 def render(found: Budget) -> str:
     """The budget as text."""
     head = f"Study {found.study}: {found.unit}-hours on {found.hardware} (from stated throughputs, not measured)"
-    rule = f"{'':28}{'jobs':>8}{found.unit + '-hours':>14}"
-    line = "{0.name:28}{0.jobs:>8,}{0.hours:>14,.2f}".format
-    shared = Row(
-        "shared, counted once",
-        found.total.jobs - sum(row.jobs for row in found.experiments),
-        found.total.hours - sum(row.hours for row in found.experiments),
-    )
-    lines = [head, "", rule, *(line(row) for row in found.stages), line(found.total), ""]
-    lines += [rule.replace(" " * 10, "experiment", 1), *(line(row) for row in found.experiments), line(shared), line(found.total), ""]
-    lines += [rule.replace(" " * 6, "figure", 1) + "  needs"]
-    lines += [f"{line(row)}  {_experiments(names, found)}" for row, names in found.figures]
+
+    def rule(first: str) -> str:
+        return f"{first:28}{'jobs':>8}{found.unit + '-hours':>14}{'GiB':>10}"
+
+    def line(row: Row) -> str:
+        return f"{row.name:28}{row.jobs:>8,}{row.hours:>14,.2f}{row.disk / GIB:>10,.1f}"
+
+    stages = [row for row in found.stages if row.jobs]
+    lines = [head, "", rule("stage"), *map(line, stages), line(found.total), ""]
+    lines += [rule("experiment"), *map(line, found.experiments), line(found.total), ""]
+    for kind in ("figure", "table"):
+        shown = [result for result in found.results if result.kind == kind]
+        lines += [f"{rule(kind)}{'of it shared':>14}  from"] if shown else []
+        for result in shown:
+            lines.append(f"{line(result.row)}{result.shared_hours:>14,.2f}  {', '.join(result.experiments) or 'all experiments'}")
+        lines += [""] if shown else []
     lines += [
-        "",
-        "A figure's line is what a study of the experiments that it needs would cost. In this study figures, tables and claims are all",
-        "made from one file of all metrics: to make any of them is to pay the total.",
-        f"Jobs that fetch, prepare, mix, collect and draw: {found.light_jobs:,}; all jobs: {found.light_jobs + found.total.jobs:,}.",
-        f"Disk: {found.checkpoints:,} checkpoints, {found.checkpoint_bytes / 1e9:,.2f} GB; "
-        f"while one training runs, {found.training_bytes / 1e9:,.2f} GB more.",
+        "A line is what making that alone costs, by `snakemake <its name>` in an empty folder. What several lines need (`of it shared`)",
+        "runs once, so lines add up to more than the total, which has the claims and the cards too. `prepare` and `results` run no model.",
+        f"Disk: {found.checkpoints:,} checkpoints, {found.checkpoint_bytes / GIB:,.1f} GiB; while one training runs,"
+        f" {found.training_bytes / GIB:,.1f} GiB more. Not counted: the hub client's own cache of what is fetched, and unfinished work.",
         "",
         f"{'tokens per row':28}{'rows':>8}{'prompt':>9}{'reasoning':>11}{'answer':>8}  from",
     ]

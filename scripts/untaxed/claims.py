@@ -323,14 +323,19 @@ def _words(claim: Mapping[str, Any], side: str) -> str:
 def markdown(records: Iterable[Mapping[str, Any]], study: str) -> str:
     """The claims as one Markdown table with a line of counts."""
     records = list(records)
-    lines = [f"# Claims, judged by the study {study}", "", counts(records), "", _bases(records), ""]
-    lines += ["| claim | reported | ours | n | verdict | why | figure |", "|---|---|---|---|---|---|---|"]
+    return "\n".join([f"# Claims, judged by the study {study}", "", counts(records), "", bases(records), "", *table(records, study)]) + "\n"
+
+
+def table(records: Iterable[Mapping[str, Any]], study: str, costs: Mapping[str, str] | None = None) -> list[str]:
+    """The lines of a Markdown table of claims; with `costs`, a column of what each took, by its id."""
+    cost = "cost | " if costs is not None else ""
+    lines = [f"| claim | reported | ours | n | verdict | why | {cost}figure |", "|" + "---|" * (8 if cost else 7)]
     for record in records:
         figure = f"paper_figures/{study}/{record['figure']}.pdf"
         cells = [f"**{record['id']}**: {record['statement']} ({record['paper']})", _reported(record), _ours(record)]
-        cells += [_counted(record), f"**{record['verdict']}**", record["reason"], f"`{figure}`"]
+        cells += [_counted(record), f"**{record['verdict']}**", record["reason"], *([costs[record["id"]]] if cost else []), f"`{figure}`"]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def counts(records: Iterable[Mapping[str, Any]]) -> str:
@@ -355,11 +360,11 @@ def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
                 "why": under(record["reason"], f"figure: {record['figure']}"),
             }
         )
-    head = f"{counts(records)}. Brackets hold 95 % intervals. {_bases(records)}"
+    head = f"{counts(records)}. Brackets hold 95 % intervals. {bases(records)}"
     return page(f"Claims, judged by the study {study}", head, rows)
 
 
-def _bases(records: Iterable[Mapping[str, Any]]) -> str:
+def bases(records: Iterable[Mapping[str, Any]]) -> str:
     """How many base models all verdicts rest on, and what that means for the intervals."""
     number = len({base for record in records for base in record["bases"]})
     rest = "no interval covers what another would do" if number == 1 else "intervals draw them too, but so few make them too narrow"

@@ -910,29 +910,3 @@ def describe(rows: list[dict], removed: list[str]) -> dict:
         "sources": sorted({r["source"] for r in rows}),
         "lengths_in_words": lengths,
     }
-
-
-def card(spec: dict, rows: list[dict]) -> str:
-    """The card of a run's training set, as Markdown: how it was made and what it holds, without any text of the rows."""
-    told = describe(rows, [])
-    made = {"run": spec["run"], "model": spec["model"], "recipe": spec["recipe"], "method": spec["method"], "seed": spec["seed"]}
-    if spec["n"]:
-        made |= {"safety rows": f"{spec['n']} of the dataset {spec['dataset']}"}
-        made |= {"refinement": spec["refinement"]} if spec["refinement"] else {}
-        made |= {"mixed in": ", ".join(f"{part['n']} of {part['dataset']}" for part in spec["mix"])} if spec["mix"] else {}
-    lines = [f"# Training set of {spec['run']}", "", *(f"- {key}: {value}" for key, value in made.items()), ""]
-    lines += [f"{told['rows']} rows, {told['harmful']} of them with a harmful prompt."]
-    if rows:
-        lines += ["", "| source of the rows | rows | harmful |", "|---|---|---|"]
-        for source in told["sources"]:
-            mine = [r for r in rows if r["source"] == source]
-            lines.append(f"| {source} | {len(mine)} | {sum(r['harmful'] for r in mine)} |")
-        lines += ["", "| part | words: fewest | mean | most |", "|---|---|---|---|"]
-        lines += [f"| {part} | {n['min']} | {n['mean']:.1f} | {n['max']} |" for part, n in told["lengths_in_words"].items()]
-    if refined := [r["pieces"] for r in rows if r.get("pieces")]:
-        lines += ["", "| rewritten piece | rewrites kept | originals kept |", "|---|---|---|"]
-        for piece in sorted({name for pieces in refined for name in pieces}, reverse=True):
-            kept = [pieces[piece]["kept"] for pieces in refined if piece in pieces]
-            lines.append(f"| {piece} | {kept.count('rewrite')} | {kept.count('original')} |")
-    lines += ["", "The rows are in train.jsonl, the full specification in run.yaml. Licences of the sources are in assets.lock.yaml."]
-    return "\n".join(lines) + "\n"

@@ -374,11 +374,15 @@ class Table(Strict):
 
 
 class Throughput(Strict):
-    """Tokens per second of one GPU (of one job where there is none): stated, not measured by the budget."""
+    """Tokens per second of one GPU (of one job where there is none): stated, not measured by the budget.
+
+    With `parameters` they are those of a model of that size, and other models take time in proportion to theirs.
+    """
 
     generate: Positive
     prefill: Positive
     train: Positive
+    parameters: Positive | None = None
 
 
 class Tokens(Strict):

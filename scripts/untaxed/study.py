@@ -1106,6 +1106,10 @@ class Study:
         """Rows of all files of an asset, as the lock counts them; 0 where it does not know."""
         return sum(file.get("rows") or 0 for file in self._lock[asset].get("files") or [])
 
+    def asset_bytes(self, asset: str) -> int:
+        """Bytes of all files of an asset, as the lock counts them; 0 where it does not know."""
+        return sum(file.get("bytes") or 0 for file in self._lock[asset].get("files") or [])
+
     def asset_unverified(self, asset: str) -> bool:
         """Whether the lock lacks the revision or the checksums of an asset, so that `fetch` refuses it."""
         return bool(self._lock[asset].get("unverified"))

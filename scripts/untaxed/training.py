@@ -5,12 +5,13 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from untaxed.attention import use_packed_rows
 from untaxed.command import Interrupted
 from untaxed.models import weights_sha256
-from untaxed.records import UserError, atomic_folder, fingerprint, read_json, read_jsonl, sha256, write_json
+from untaxed.records import UserError, atomic_folder, fingerprint, read_json, read_jsonl, sha256, write_json, write_text
 from untaxed.thinking import ThinkingFormat
 from untaxed.training_sets import IGNORED, token_counts, tokenize
 
@@ -153,8 +154,12 @@ def work_key(run: dict, train: Path, base: Path) -> str:
     return fingerprint([run, sha256(train), sha256(base / "manifest.json"), code, template])
 
 
-def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path, dtype: str) -> None:
+def train(
+    run: dict, rows_file: Path, base: Path, output: Path, work_root: Path, dtype: str, card: Callable[[dict], str] | None = None
+) -> None:
     """Fine-tune the model in `base` on the rows and leave weights, tokenizer and manifest in `output`.
+
+    `card` writes the folder's README.md from the manifest.
 
     A killed call resumes from its last checkpoint in `work_root` and ends with the same weights. Raises Interrupted
     (exit code 75, run again) after SIGTERM.
@@ -199,7 +204,7 @@ def train(run: dict, rows_file: Path, base: Path, output: Path, work_root: Path,
         if trainer_spec["lora_rank"]:
             model = model.merge_and_unload()
             gathered = model.state_dict()
-        save(model, cast(gathered, getattr(torch, dtype)), tokenizer, output, manifest(run, tokenized, trainer.state, base))
+        save(model, cast(gathered, getattr(torch, dtype)), tokenizer, output, manifest(run, tokenized, trainer.state, base), card)
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -221,11 +226,14 @@ def manifest(run: dict, tokenized: list, state, base: Path) -> dict:
     }
 
 
-def save(model, weights: dict, tokenizer, output: Path, record: dict) -> None:
-    """Write weights (safetensors), tokenizer and manifest in one atomic step."""
+def save(model, weights: dict, tokenizer, output: Path, record: dict, card: Callable[[dict], str] | None = None) -> None:
+    """Write weights (safetensors), tokenizer, manifest and, with `card`, README.md in one atomic step."""
     with atomic_folder(output) as folder:
         model.save_pretrained(folder, state_dict=weights)
         dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
         write_json(folder / "config.json", read_json(folder / "config.json") | {"dtype": dtype})
         tokenizer.save_pretrained(folder)
-        write_json(folder / "manifest.json", {**record, "weights_sha256": weights_sha256(folder)})
+        record = {**record, "weights_sha256": weights_sha256(folder)}
+        write_json(folder / "manifest.json", record)
+        if card:
+            write_text(folder / "README.md", card(record))

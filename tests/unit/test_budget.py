@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from untaxed.budget import budget, hours, light_jobs, render
+from untaxed.budget import GIB, Counter, Needs, attack_job, budget, hours, render, row_judge_job
 from untaxed.config import load, merge, read
 from untaxed.records import UserError, read_yaml, write_jsonl
 from untaxed.study import Study
@@ -104,40 +104,55 @@ def test_shift_reads_generations_twice_and_targets_once(small: Study) -> None:
 def test_the_total_counts_shared_runs_once(small: Study) -> None:
     found = budget(small)
     one, two = found.experiments
-    # each experiment: stage 1; base and two runs: 3 evaluate, 6 judge, 2 train, 2 shift; `one` refines
-    assert (one.jobs, two.jobs) == (1 + 3 + 6 + 2 + 2 + 1, 1 + 3 + 6 + 2 + 2)
-    # shared: the stage; base and plain n 50: 2 evaluate, 4 judge, 1 train, 1 shift
-    assert found.total.jobs == one.jobs + two.jobs - (1 + 2 + 4 + 1 + 1)
+    # each experiment: the encoder and the check of all assets; 3 data sets; the model; the stage and its rows;
+    # base and two runs: 3 draws, 3 evaluate, 6 judge, 2 train, 2 shift; `one` rewrites and refines
+    assert (one.jobs, two.jobs) == (2 + 3 + 1 + 2 + 3 + 3 + 6 + 2 + 2 + 2, 2 + 3 + 1 + 2 + 3 + 3 + 6 + 2 + 2)
+    # shared: all that is there before the runs; base and plain n 50: 2 draws, 2 evaluate, 4 judge, 1 train, 1 shift
+    shared = 2 + 3 + 1 + 2 + 2 + 2 + 4 + 1 + 1
+    assert found.total.jobs == one.jobs + two.jobs - shared + 4  # the list of runs, collect, claims, cards
     assert found.total.hours == pytest.approx(sum(row.hours for row in found.stages))
     assert found.total.hours < one.hours + two.hours
 
 
-def test_a_figure_costs_the_experiments_that_it_needs(root: Path) -> None:
-    kinds = {
-        "all": {"kind": "shift_tax"},
-        "most": {"kind": "method_bars", "options": {"select": {"n": "max"}}},  # n 100 is in `two`
-        "rewritten": {"kind": "refinement_outcomes"},  # DGR is in `one`
-        "judged": {"kind": "judge_agreement"},
+def shown(root: Path, figures: dict, tables: dict) -> dict:
+    """The results of SMALL with some figures and tables, by name."""
+    words = {"title": "a title", "caption": "a caption"}
+    catalogues = {
+        "figures": {name: {"kind": "method_bars", **words, **entry} for name, entry in figures.items()},
+        "tables": {name: {"kind": "main_results", "caption": "a caption", **entry} for name, entry in tables.items()},
+        "study": {"figures": list(figures), "tables": list(tables)},
     }
-    figures = {name: {**entry, "title": name, "caption": name} for name, entry in kinds.items()}
-    found = budget(load(merge(SMALL, {"figures": figures, "study": {"figures": list(figures)}}), root))
-    one, two = found.experiments
-    costs = {row.name: (names, row.jobs, row.hours) for row, names in found.figures}
-    assert costs["all"] == (["one", "two"], found.total.jobs, pytest.approx(found.total.hours))
-    assert costs["most"] == (["two"], two.jobs, pytest.approx(two.hours))
-    assert costs["rewritten"] == (["one"], one.jobs, pytest.approx(one.hours))
-    assert costs["judged"] == ([], 0, 0.0)  # SMALL compares no judge with people
-    text = render(found)
-    assert "all experiments" in text
-    assert "the judges alone" in text
+    found = budget(load(merge(SMALL, catalogues), root))
+    assert all(name in render(found) for name in (*figures, *tables))
+    return {result.row.name: result for result in found.results} | {row.name: row for row in found.experiments}
 
 
-def test_the_ablations_are_in_no_figure_of_the_paper(root: Path) -> None:
-    figures = {row.name: names for row, names in budget(read([root / "config.yaml"], root)).figures}
-    assert figures["shift_tax"] == ["dgr_table1", "dgr_activation"]
-    assert figures["method_bars"] == ["dgr_table1"]  # the runs of dgr_activation with n 1000 are among its own
-    assert figures["judge_agreement"] == []
-    assert figures["judge_pairs"] == ["dgr_table1", "dgr_activation", "dgr_ablation"]  # it is about the judges, on whatever runs
+def test_a_figure_of_some_experiments_costs_their_runs_alone(root: Path) -> None:
+    found = shown(root, {"all": {}, "first": {"experiments": ["one"]}}, {})
+    assert found["first"].experiments == ["one"]
+    assert found["first"].row.hours == pytest.approx(found["one"].hours)
+    assert found["first"].row.jobs == found["one"].jobs + 3  # the list of its runs, collect, the figure
+    assert found["all"].row.hours > found["first"].row.hours
+    assert found["all"].row.disk > found["first"].row.disk
+
+
+def test_hours_that_two_figures_need_are_said_to_be_shared(root: Path) -> None:
+    alone = shown(root, {"first": {"experiments": ["one"]}}, {})
+    assert alone["first"].shared_hours == 0
+    both = shown(root, {"first": {"experiments": ["one"]}}, {"second": {"experiments": ["two"]}})
+    # the stage, base and plain n 50: 1,000 tokens at 50 a second and 2 runs' evaluations and judgements, one training, one shift
+    stage, evaluated = 25 * 20 * 2 / 50, (30 * 2 * 100 + 40 * 50) / 10 + (30 * 2 * 20 + 40 * 10) / 100
+    judged, trained, shift = 40 * 8 / 10 + 40 * 60 / 100, 4000 / 50, (2 * 10 * 120 + 2000) / 100
+    assert both["first"].shared_hours == pytest.approx((stage + 2 * (evaluated + judged) + trained + shift) / 3600)
+    assert both["second"].shared_hours == both["first"].shared_hours
+
+
+def test_two_judges_are_compared_in_one_job_on_all_runs(root: Path) -> None:
+    found = shown(root, {"pairs": {"kind": "judge_pairs", "experiments": ["one"]}, "all": {}}, {"pairs": {"kind": "judge_pairs"}})
+    assert found["all"].row.hours == pytest.approx(found["pairs"].row.hours)
+    alone = merge(SMALL, {"figures": {"pairs": {"kind": "judge_pairs", "title": "t", "caption": "c"}}, "study": {"figures": ["pairs"]}})
+    study = load(alone, root)
+    assert len({job for job in Needs(study, Counter(study)).whole() if job.name == "compare judges"}) == 1
 
 
 def test_disk_is_the_weights_of_every_trained_run(small: Study) -> None:
@@ -147,18 +162,73 @@ def test_disk_is_the_weights_of_every_trained_run(small: Study) -> None:
     assert found.training_bytes == 1e6 * 12
 
 
-def test_light_jobs_are_those_that_snakemake_plans(small: Study) -> None:
-    # fetch the encoder; 3 data sets; prepare 1 model; filter 1 refinement; mix 5 runs; all assets, list, collect; claims
-    assert light_jobs(small) == 1 + 3 + 1 + 1 + 5 + 3 + 1
+def test_disk_is_weights_and_texts(small: Study) -> None:
+    disk = {row.name: row.disk for row in budget(small).stages}
+    assert disk["train"] == 3 * 1e6 * 2
+    assert disk["evaluate"] == len(RUNS) * (30 * 2 * 100 + 40 * 50) * 4  # generations, four characters a token
+    assert disk["judge"] == len(RUNS) * 40 * 8 * 4
+    assert disk["rewrite"] == 100 * 30 * 4
+    found = budget(small)
+    assert found.total.disk == pytest.approx(sum(disk.values()))
+    assert f"{found.total.disk / GIB:,.1f}" in render(found)
 
 
-def test_two_judges_are_compared_in_one_job_where_a_figure_shows_it(small: Study, root: Path) -> None:
-    figures = {"pairs": {"kind": "judge_pairs", "title": "t", "caption": "c"}}
-    shown = load(merge(SMALL, {"figures": figures, "study": {"figures": ["pairs"]}}), root)
-    assert len(shown.config.study.judges) == 2
-    assert light_jobs(shown) == light_jobs(small) + 2
-    alone = load(merge(SMALL, {"figures": figures, "study": {"figures": ["pairs"], "judges": shown.config.study.judges[:1]}}), root)
-    assert alone.judge_pairs("judge_pairs") == shown.judge_pairs("shift_tax") == []
+def test_weights_that_were_fetched_count_once(root: Path) -> None:
+    """A snapshot is hard-linked; what the lock cannot count is counted by its parameters."""
+    study = read([root / "config.yaml"], root)
+    disk = {job.name: job.disk for job in Needs(study, Counter(study)).whole() if job.stage == "prepare"}
+    assert disk["fetch s1.1-7b"] == 7.6e9 * 2
+    assert disk["model s1.1-7b"] == 0
+
+
+def test_a_throughput_of_a_size_scales_with_the_parameters(root: Path) -> None:
+    double = load(merge(SMALL, {"compute": {"tokens_per_second": {"parameters": 5e5}}}), root)
+    same = load(merge(SMALL, {"compute": {"tokens_per_second": {"parameters": 1e6}}}), root)
+    plain = stage_hours(load(SMALL, root))
+    assert stage_hours(same) == pytest.approx(plain)
+    assert stage_hours(double) == pytest.approx({name: 2 * value for name, value in plain.items()})
+    assert budget(double).total.disk == budget(same).total.disk
+
+
+PAIR = {
+    "kind": "pair", "streams": 3, "iterations": 2, "keep_last_n": 1, "target": {"sampling": {"max_new_tokens": 30}},
+    "attacker": {"model": "start", "prompt": "prompts/dgr_answer.txt", "sampling": {"max_new_tokens": 20}},
+    "judge": {"model": "start", "prompt": "prompts/dgr_answer.txt", "sampling": {"max_new_tokens": 5}},
+}  # fmt: skip
+
+
+def test_pair_costs_every_turn_of_every_stream_for_every_run(root: Path) -> None:
+    study = load(
+        merge(SMALL, {"attacks": {"pair": PAIR}, "benchmarks": {"bad": {"attack": "pair"}}, "shift": {"benchmarks": ["sums"]}}), root
+    )
+    template = (root / "prompts/dgr_answer.txt").stat().st_size / 4
+    # 40 items x 3 streams x 2 turns: attacker, target and judge write 20, 30 and 5 tokens; the attacker reads its instruction, the
+    # prompt (10) and one turn before (20 + 30), the target the attack (20), the judge its instruction, attack and answer
+    written, seen = 40 * 6 * (20 + 30 + 5), 40 * 6 * ((template + 10 + 50) + 20 + (template + 50))
+    assert stage_hours(study)["attack"] == pytest.approx(len(RUNS) * (written / 10 + seen / 100) / 3600)
+
+
+def test_an_attack_that_does_not_ask_the_model_is_made_once(root: Path) -> None:
+    attack = {"kind": "pap-generated", "attacker": PAIR["attacker"], "techniques": "prompts/dgr_answer.txt"}
+    study = load(merge(SMALL, {"attacks": {"pap": attack}, "benchmarks": {"bad": {"attack": "pap"}}}), root)
+    template = (root / "prompts/dgr_answer.txt").stat().st_size / 4
+    assert {row.name: row.jobs for row in budget(study).stages}["attack"] == 1
+    assert stage_hours(study)["attack"] == pytest.approx((40 * 20 / 10 + 40 * (template + 10) / 100) / 3600)
+
+
+def test_an_attacker_at_a_server_costs_nothing_here(root: Path) -> None:
+    served = {"engine": {"backend": "openai", "model": "m", "base_url": "http://localhost/v1"}, "prompt": "prompts/dgr_answer.txt"}
+    attack = {"kind": "pap-generated", "attacker": served, "techniques": "prompts/dgr_answer.txt"}
+    study = load(merge(SMALL, {"attacks": {"pap": attack}, "benchmarks": {"bad": {"attack": "pap"}}}), root)
+    assert hours(study, attack_job(study, Counter(study), "bad", None)) == 0
+
+
+def test_a_filter_reads_every_row_of_the_source_once(root: Path) -> None:
+    drawn = {"of": "refusals", "filters": [{"judge": "reader", "keep": ["safe"]}]}
+    study = load(merge(SMALL, {"datasets": {"chosen": drawn}, "recipes": {"plain": {"dataset": "chosen"}}}), root)
+    # 100 rows of 10 + 20 + 10 tokens; eight are written
+    assert hours(study, row_judge_job(study, Counter(study), "refusals", "reader")) == pytest.approx((100 * 8 / 10 + 100 * 40 / 100) / 3600)
+    assert {row.name: row.jobs for row in budget(study).stages}["filter"] == 2  # the judge, and the choice
 
 
 def test_a_start_keeps_every_gpu_of_the_job_waiting(root: Path) -> None:
@@ -202,10 +272,11 @@ def test_without_throughputs_the_key_to_add_is_named(root: Path) -> None:
 
 
 def test_the_text_shows_stages_experiments_and_what_is_not_verified(root: Path) -> None:
-    text = render(budget(read([root / "config.yaml"], root)))
+    dgr = {"study": {"experiments": ["dgr_table1", "dgr_activation", "dgr_ablation"], "figures": [], "tables": []}}
+    text = render(budget(load(merge(read_yaml(root / "config.yaml"), dgr), root)))
     assert "GPU-hours" in text
-    for word in ("evaluate", "dgr_table1", "shared, counted once", "Disk: 77 checkpoints, 1,170.40 GB", "Not verified", "s1.1-7b"):
-        assert word in text  # 77 runs x 7.6e9 parameters x 2 bytes = 1,170.4 GB
+    for word in ("evaluate", "dgr_table1", "of it shared", "Disk: 77 checkpoints, 1,090.0 GiB", "Not verified", "s1.1-7b"):
+        assert word in text  # 77 runs x 7.6e9 parameters x 2 bytes = 1,170.4e9 = 1,090.0 GiB
 
 
 def test_a_job_without_tokens_takes_no_time(small: Study) -> None:
@@ -218,3 +289,11 @@ def test_a_job_without_tokens_takes_no_time(small: Study) -> None:
 def test_cpu_studies_count_cpu_hours(root: Path) -> None:
     overlay = read_yaml(root / "studies/organism.yaml")
     assert "CPU-hours" in render(budget(load(merge(read_yaml(root / "config.yaml"), overlay), root)))
+
+
+def test_studies_of_one_small_model_do_not_scale_by_the_papers(root: Path) -> None:
+    """config.yaml states the throughput of a model of 7.6e9 parameters, which an overlay with its own throughputs must not keep."""
+    assert read([root / "config.yaml"], root).config.compute.tokens_per_second.parameters == 7.6e9
+    for overlay in ("laptop", "organism"):
+        study = read([root / "config.yaml", root / f"studies/{overlay}.yaml"], root)
+        assert study.config.compute.tokens_per_second.parameters is None

@@ -11,7 +11,6 @@ import pytest
 from untaxed.config import read
 from untaxed.datasets import (
     ADAPTERS,
-    card,
     decontaminate,
     direct_refusal,
     no_cot,
@@ -448,27 +447,6 @@ def test_the_command_writes_rows_and_a_report_without_their_text(mirror, tmp_pat
 
 def test_every_adapter_says_where_its_fields_come_from():
     assert all(adapter.__doc__ for adapter in ADAPTERS.values())
-
-
-def test_the_card_of_a_training_set_counts_and_tells_no_text():
-    def made(number, source, harmful, **more):
-        texts = {"prompt": "secret words here", "reasoning": "hush", "answer": "no"}
-        return {"id": str(number), **texts, "harmful": harmful, "category": "", "source": source, **more}
-
-    kept = [{"reasoning": {"kept": "rewrite"}, "answer": {"kept": other}} for other in ("rewrite", "original")]
-    rows = [made(n, "advbench", True, pieces=pieces) for n, pieces in enumerate(kept)] + [made(2, "look-alikes", False)]
-    spec = {"run": "r", "model": "m", "recipe": "c", "method": "dgr", "seed": 0, "n": 2, "dataset": "d", "refinement": "dgr"}
-    text = card(spec | {"mix": [{"dataset": "benign", "n": 1}]}, rows)
-    for line in ("- safety rows: 2 of the dataset d", "- mixed in: 1 of benign", "| advbench | 2 | 2 |", "| look-alikes | 1 | 0 |"):
-        assert line in text
-    for line in ("3 rows, 2 of them", "| prompt | 3 | 3.0 | 3 |", "| reasoning | 2 | 0 |", "| answer | 1 | 1 |"):
-        assert line in text
-    assert not re.search("secret|hush", text)
-
-
-def test_the_card_of_a_run_that_trains_on_nothing():
-    spec = {"run": "base--m", "model": "m", "recipe": "none", "method": "none", "seed": 0, "n": 0, "mix": []}
-    assert "0 rows, 0 of them" in card(spec, [])
 
 
 # ---- benchmarks whose files cannot be had here: tiny ones in their form, as read ----

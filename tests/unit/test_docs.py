@@ -38,7 +38,7 @@ def read_yaml_version(task: Path) -> str:
 
 
 def test_every_file_that_the_readme_names_is_there(root):
-    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/benchmarks.md", "perf/README.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/benchmarks.md", "docs/ARTIFACT.md", "CLAIMS.md", "perf/README.md"):
         folder = (root / page).parent
         for link in re.findall(r"\]\(([^)#:]+)\)", (root / page).read_text()):
             assert (folder / link).exists(), f"{page}: {link}"

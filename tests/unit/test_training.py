@@ -220,8 +220,9 @@ def test_a_batch_that_micro_batches_do_not_fill_is_a_user_error(tmp_path):
 def test_a_training_leaves_safetensors_a_tokenizer_and_a_manifest(base, rows, tmp_path):
     from transformers import AutoTokenizer
 
-    train(spec(steps=3), rows, base, tmp_path / "out", tmp_path / "work", "bfloat16")
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} <= {".json", ".jinja", ".safetensors"}
+    train(spec(steps=3), rows, base, tmp_path / "out", tmp_path / "work", "bfloat16", lambda record: f"steps: {record['steps']}")
+    assert (tmp_path / "out" / "README.md").read_text() == "steps: 3"
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} <= {".json", ".jinja", ".safetensors", ".md"}
     assert not list((tmp_path / "work").glob("*"))
     manifest = read_json(tmp_path / "out/manifest.json")
     assert manifest["base"] == read_json(base / "manifest.json")["weights_sha256"]

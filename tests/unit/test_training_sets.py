@@ -195,7 +195,7 @@ def test_a_mix_refuses_an_id_that_stands_twice():
         mix(ROWS[:10], [ROWS[3:4]], 0)
 
 
-def test_the_command_writes_the_specification_the_rows_and_their_card(tmp_path):
+def test_the_command_writes_the_specification_the_rows_and_their_card(tmp_path, root):
     import json
 
     import mix as command
@@ -204,11 +204,13 @@ def test_the_command_writes_the_specification_the_rows_and_their_card(tmp_path):
         text = {"prompt": "a secret prompt", "reasoning": "", "answer": "two words", "harmful": harmful, "source": source}
         return [{"id": f"{source}-{index}", **text} for index in range(number)]
 
-    safety = rows("row", 200, True)
+    safety, lock = rows("row", 200, True), str(root / "assets.lock.yaml")
     write_jsonl(tmp_path / "rows.jsonl", safety)
     write_jsonl(tmp_path / "benign.jsonl", rows("benign", 9, False))
     spec = {**SPEC, "n": 5, "seed": 2, "mix": [{"dataset": "benign", "n": 3}]}
-    files = ["--rows", str(tmp_path / "rows.jsonl"), "--mixed", f"benign={tmp_path / 'benign.jsonl'}"]
+    files = ["--rows", str(tmp_path / "rows.jsonl"), "--mixed", f"benign={tmp_path / 'benign.jsonl'}", "--lock", lock]
+    made_of = {"rows": [{"part": "rows", "name": "row", "assets": ["gsm8k-test"], "generator": None}], "weights": [], "teachers": []}
+    files += ["--origins", json.dumps(made_of)]
     command.main(["--spec", json.dumps(spec), *files, "--output-folder", str(tmp_path / "run")])
     names = [r["id"] for r in read_jsonl(tmp_path / "run/train.jsonl")]
     assert len(names) == 8
@@ -217,14 +219,17 @@ def test_the_command_writes_the_specification_the_rows_and_their_card(tmp_path):
     card = (tmp_path / "run/card.md").read_text()
     assert "8 rows, 5 of them with a harmful prompt." in card
     assert "| benign | 3 | 0 |" in card
+    assert "| rows | row | asset `gsm8k-test` | MIT |" in card
     assert "secret" not in card
 
 
-def test_a_base_run_has_no_rows(tmp_path):
+def test_a_base_run_has_no_rows(tmp_path, root):
     import json
 
     import mix as command
 
-    command.main(["--spec", json.dumps({**SPEC, "n": 0, "mix": []}), "--output-folder", str(tmp_path)])
+    command.main(
+        ["--spec", json.dumps({**SPEC, "n": 0, "mix": []}), "--output-folder", str(tmp_path), "--lock", str(root / "assets.lock.yaml")]
+    )
     assert list(read_jsonl(tmp_path / "train.jsonl")) == []
     assert "0 rows" in (tmp_path / "card.md").read_text()

@@ -43,7 +43,15 @@ def test_the_budget_counts_the_jobs_that_snakemake_plans(overlays: list[str], co
     given = ["--configfile", *overlays] if overlays else []
     planned = jobs(run(copy, "-m", "snakemake", "-n", "-c1", *given))
     budget = json.loads(run(copy, "scripts/budget.py", "--json", *(part for path in overlays for part in ("--config", path))))
-    assert budget["total"]["jobs"] + budget["light_jobs"] + 1 == planned
+    assert budget["total"]["jobs"] + 1 == planned  # `all`
+
+
+def test_the_budget_counts_the_jobs_of_a_figure_alone(copy) -> None:
+    (copy / "part.yaml").write_text("figures: {method_bars: {experiments: [dgr_table1]}}")
+    planned = jobs(run(copy, "-m", "snakemake", "-n", "-c1", "method_bars", "--configfile", "part.yaml"))
+    budget = json.loads(run(copy, "scripts/budget.py", "--json", "--config", "part.yaml"))
+    found = {result["row"]["name"]: result["row"] for result in budget["results"]}
+    assert found["method_bars"]["jobs"] + 1 == planned  # the target of that name
 
 
 def test_snakemake_budget_runs_no_other_job(copy) -> None:
