@@ -65,7 +65,7 @@ use rule list_runs as list_part with:  # the runs of the experiments that a figu
         f"{LOGS}/list_part/{{part}}.log",
     params:
         runs=lambda wildcards: [
-            f"{RESULTS}/runs/{run}" for run in STUDY.part_runs(wildcards.part)
+            f"{RESULTS}/runs/{run}" for run in STUDY.part_of(wildcards.part).runs
         ],
     message:
         "List the runs of {wildcards.part}"
@@ -104,7 +104,7 @@ rule collect:
 
 use rule collect as collect_part with:
     input:
-        lambda wildcards: STUDY.measured(wildcards.part),
+        lambda wildcards: STUDY.part_of(wildcards.part).measured(),
         runs=rules.list_part.output[0],
         code=[
             "scripts/collect.py",

@@ -15,6 +15,7 @@ from untaxed.records import UserError
 
 FILES = in_order(workflow.configfiles, workflow.basedir)
 STUDY = load_or_exit(config, workflow.basedir, FILES)
+ASKED = STUDY.asked_for(workflow.dag_settings.targets)
 RESULTS = STUDY.results
 LOGS = f"logs/{STUDY.name}"
 TIMES = f"{RESULTS}/benchmarks"
@@ -125,9 +126,11 @@ def judge_work(judge, what):
 
 def losses_of(figure):
     """The training manifests that a figure reads."""
-    part = STUDY.part("figures", figure)
-    runs = STUDY.part_runs(part) if part else STUDY.trained
+    trained = STUDY.part_of(STUDY.part("figures", figure)).trained
     reads = STUDY.config.figures[figure].kind == "training_curve"
-    return (
-        [STUDY.checkpoint(run) for run in runs if run in STUDY.trained] if reads else []
-    )
+    return [STUDY.checkpoint(run) for run in trained] if reads else []
+
+
+def part_of_table(wildcards):
+    """The part of the study that a table shows."""
+    return STUDY.part_of(STUDY.part("tables", wildcards.table))

@@ -46,7 +46,7 @@ rule fetch:
 # No model is prepared before this: a wrong byte is told before any work on a GPU, even where other jobs go on after a failure.
 rule assets:
     input:
-        [STUDY.asset(name) for name in STUDY.assets_needed],
+        [STUDY.asset(name) for name in ASKED.assets_needed],
     output:
         f"{RESULTS}/assets.txt",
     log:

@@ -4,7 +4,6 @@
 rule figure:
     input:
         unpack(lambda wildcards: STUDY.sources_of("figures", wildcards.figure)),
-        agreement=STUDY.agreements(),
         manifests=lambda wildcards: losses_of(wildcards.figure),
         pairs=lambda wildcards: STUDY.judge_pairs(
             STUDY.config.figures[wildcards.figure].kind
@@ -50,12 +49,11 @@ rule figure:
 rule table:
     input:
         unpack(lambda wildcards: STUDY.sources_of("tables", wildcards.table)),
-        agreement=STUDY.agreements(),
         pairs=lambda wildcards: STUDY.judge_pairs(
             STUDY.config.tables[wildcards.table].kind
         ),
-        datasets=STUDY.dataset_reports(),
-        distilled=STUDY.distil_reports(),
+        datasets=lambda wildcards: part_of_table(wildcards).dataset_reports(),
+        distilled=lambda wildcards: part_of_table(wildcards).distil_reports(),
         code=[
             "scripts/table.py",
             "scripts/untaxed/tables.py",

@@ -367,9 +367,9 @@ class Needs:
         job = attack_job(study, self.count, benchmark, run if attack.kind == "pair" else None)
         return frozenset([job]).union(*(self.model(model) for model in asked))
 
-    def agreements(self) -> frozenset[Job]:
-        """The judges' tests against people, which every figure and table waits for."""
-        judges = self.study.agreement_judges()
+    def agreements(self, part: Study) -> frozenset[Job]:
+        """The tests against people of a part's judges, which its figures and tables wait for."""
+        judges = part.agreement_judges()
         labelled = {Job("prepare", f"fetch {name}", disk=self.count.fetched(name)) for name in map(self.study.labelled, judges)}
         jobs = {agreement_job(self.study, self.count, judge) for judge in judges} | labelled
         return frozenset(jobs).union(*map(self._judge, judges))
@@ -380,12 +380,13 @@ class Needs:
     def result(self, catalogue: str, name: str) -> frozenset[Job]:
         """All that making one figure or table takes."""
         part = self.study.part(catalogue, name)
-        found = self.runs(self.study.part_runs(part) if part else self.study.runs) | self.agreements()
+        made = self.study.part_of(part)
+        found = self.runs(made.runs) | self.agreements(made)
         if self.study.judge_pairs(getattr(self.study.config, catalogue)[name].kind):  # it compares the verdicts on all runs
             found |= self.runs(self.study.runs) | {Job("results", "list all"), Job("results", "compare judges")}
         if catalogue == "tables":
-            found = found.union(*map(self.prepared, self.study.datasets_needed))
-            for dataset in self.study.datasets_needed:
+            found = found.union(*map(self.prepared, made.datasets_needed))
+            for dataset in made.datasets_needed:
                 found |= self.rows(dataset) if self.study.config.datasets[dataset].teacher else frozenset()
         ends = (f"list {part or 'all'}", f"collect {part or 'all'}", f"{catalogue} {name}")
         return found | {Job("results", end) for end in ends}
@@ -395,7 +396,7 @@ class Needs:
         ends = {Job("results", end) for end in ("list all", "collect all", "claims", "cards")}
         shown = [(catalogue, name) for catalogue in ("figures", "tables") for name in getattr(self.study.config.study, catalogue)]
         datasets = map(self.rows, self.study.datasets_used)
-        return self.runs(self.study.runs).union(self.agreements(), ends, *datasets, *(self.result(*each) for each in shown))
+        return self.runs(self.study.runs).union(self.agreements(self.study), ends, *datasets, *(self.result(*each) for each in shown))
 
 
 def _sets(spec: dict) -> set[str]:

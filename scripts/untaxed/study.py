@@ -1,5 +1,6 @@
 """One study: a checked configuration, with the runs, specs and files that the rules look up in it."""
 
+import copy
 import inspect
 import os
 import re
@@ -65,6 +66,7 @@ class Study:
         self.figures = f"paper_figures/{self.name}"
         self._taught: list[str] = []  # data sets whose teacher is being checked
         self._source_rows: dict[str, int | None] = {}
+        self._parts: dict[str, Study] = {}  # by their names
         self._check()
 
     # ---- checks -------------------------------------------------------------------------------------------------
@@ -385,7 +387,9 @@ class Study:
                     dataset = self.config.datasets[name]
                     parts = {dataset.options.get("part"), tested.options.get("part")}
                     if "part" in {*dataset.options, *tested.options} and dataset.assets == tested.assets and parts != {"train", "test"}:
-                        message = f"trains on prompts that benchmark {benchmark!r} tests with; set `part: train` here and `part: test` there"
+                        message = (
+                            f"trains on prompts that benchmark {benchmark!r} tests with; set `part: train` here and `part: test` there"
+                        )
                         self._fail(f"datasets.{name}.options.part", message)
 
     def _trained_on(self, spec: dict) -> set[str]:
@@ -992,40 +996,65 @@ class Study:
     def rewrites(self, dataset: str, model: str, refinement: str) -> str:
         return f"{self.results}/rewritten/{dataset}/{model}/{self.rewriter(dataset, model, refinement)}/generations.jsonl"
 
-    def refine_reports(self, runs: Mapping[str, dict] | None = None) -> list[str]:
-        """The reports of the refinements that runs (default: all) train on."""
-        chosen = (self.trained if runs is None else runs).values()
-        refined = sorted({(r["dataset"], r["model"], r["refinement"]) for r in chosen if r.get("refinement")})
-        return [f"{self.results}/refined/{dataset}/{model}/{refinement}/report.json" for dataset, model, refinement in refined]
+    def refine_reports(self) -> list[str]:
+        return [f"{self.results}/refined/{dataset}/{model}/{refinement}/report.json" for dataset, model, refinement in self.refined]
 
-    def filter_reports(self, runs: Mapping[str, dict] | None = None) -> list[str]:
-        """The reports of the filters of all rows that runs (default: all) train on."""
-        chosen = (self.trained if runs is None else runs).values()
-        names = {name for spec in chosen if spec["n"] for name in (spec["dataset"], *(part["dataset"] for part in spec["mix"]))}
-        return [f"{self.results}/filtered/{name}/report.json" for name in sorted(names) if self.config.datasets[name].of]
+    def filter_reports(self) -> list[str]:
+        """The reports of the filters of all rows that are trained on."""
+        return [f"{self.results}/filtered/{name}/report.json" for name in self.datasets_used if self.config.datasets[name].of]
 
     # ---- parts: what a figure or a table is made of ---------------------------------------------------------------
 
     def part(self, catalogue: str, name: str) -> str | None:
-        """The part of the study that a figure or table shows: those of its experiments that are selected, joined; None where it shows all."""
+        """The part of the study that a figure or table shows: its experiments, of those that are selected, joined; None is all of it."""
         named = getattr(self.config, catalogue)[name].experiments
         return "+".join(each for each in named if each in self.config.study.experiments) or None
 
-    def part_runs(self, part: str) -> dict[str, dict]:
-        """The runs of a part."""
-        return {run: spec for name in part.split("+") for run, spec in self.experiment_runs(name).items()}
+    def part_of(self, part: str | None) -> "Study":
+        """The study with the experiments of a part alone, and with the judges that read what these are tested with; None is all of it."""
+        if part is None:
+            return self
+        if part not in self._parts:
+            narrowed = copy.copy(self)
+            for name, value in vars(type(self)).items():
+                if isinstance(value, cached_property):
+                    narrowed.__dict__.pop(name, None)
+            for field, value in (("experiments", lambda: part.split("+")), ("judges", lambda: narrowed.judges_asked)):
+                selection = narrowed.config.study.model_copy(update={field: value()})
+                narrowed.config = narrowed.config.model_copy(update={"study": selection})
+            self._parts[part] = narrowed
+        return self._parts[part]
+
+    @property
+    def judges_asked(self) -> list[str]:
+        """The study's judges that read a benchmark which some run is tested with."""
+        return [name for name in self.config.study.judges if set(self.config.judges[name].benchmarks) & set(self.suite)]
 
     def sources_of(self, catalogue: str, name: str) -> dict[str, Any]:
-        """The files that a figure or table reads: metrics, scores, the list of runs, and the reports of what its runs train on."""
+        """The files that a figure or table reads: metrics, scores, the list of runs, and the reports of what its runs are made of."""
         part = self.part(catalogue, name)
-        folder, runs = (f"{self.results}/parts/{part}", self.part_runs(part)) if part else (self.results, None)
+        folder, made = (f"{self.results}/parts/{part}" if part else self.results), self.part_of(part)
         return {
             "metrics": f"{folder}/metrics.csv",
             "scores": f"{folder}/items.parquet",
             "runs": f"{folder}/runs.txt",
-            "refine": self.refine_reports(runs),
-            "filtered": self.filter_reports(runs),
+            "refine": made.refine_reports(),
+            "filtered": made.filter_reports(),
+            "agreement": made.agreements(),
         }
+
+    def asked_for(self, targets: Iterable[str]) -> "Study":
+        """The part of the study that is needed for what is asked by name; all of it where something else is asked, or nothing."""
+        named = {*self.config.study.figures, *self.config.study.tables}
+        targets = list(targets)
+        if not targets or not named.issuperset(targets):
+            return self
+        catalogues = (("figures", self.config.study.figures), ("tables", self.config.study.tables))
+        parts = {self.part(catalogue, name) for catalogue, names in catalogues for name in names if name in targets}
+        if None in parts:
+            return self
+        wanted = {experiment for part in parts for experiment in part.split("+")}
+        return self.part_of("+".join(name for name in self.config.study.experiments if name in wanted))
 
     @cached_property
     def targets(self) -> dict[str, list[str]]:
@@ -1048,10 +1077,10 @@ class Study:
         """The comparison of every two judges, where a figure or table of this kind shows it and there are two."""
         return [f"{self.results}/judge_pairs.json"] if kind == "judge_pairs" and len(self.config.study.judges) > 1 else []
 
-    def measured(self, part: str | None = None) -> list[str]:
-        """All per-run files that the metrics are made of: of all runs, or of those of a part."""
+    def measured(self) -> list[str]:
+        """All per-run files that the metrics are made of."""
         paths = []
-        for run, spec in (self.part_runs(part) if part else self.runs).items():
+        for run, spec in self.runs.items():
             folder = f"{self.results}/runs/{run}"
             paths += [f"{folder}/run.yaml", f"{folder}/samples.jsonl"]
             paths += [f"{folder}/verdicts/{judge}.jsonl" for judge in self.judges_of(run)]
