@@ -85,6 +85,8 @@ class Inputs:
     agreements: list[dict] = field(default_factory=list)
     dataset_reports: list[dict] = field(default_factory=list)
     judge_pairs: list[dict] = field(default_factory=list)
+    filter_reports: list[dict] = field(default_factory=list)
+    reported: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
