@@ -4,8 +4,8 @@ import json
 import subprocess
 
 import pytest
-from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
-from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, Inputs, colour, draw, git_commit, looks_of, style
+from synthetic import PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
+from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, STYLES, Inputs, colour, draw, git_commit, looks_of, style
 from untaxed.records import UserError
 
 REASONS = {"ok": 6, "overthinking": 1, "meta-thinking": 2, "empty": 0, "stray-marker": 1, "not-refined": 0}
@@ -13,6 +13,13 @@ REPORTS = [{"name": "direct / tiny / dgr", "pieces": {"reasoning": REASONS, "ans
 AGREEMENTS = [
     {"judge": "string_match", "dataset": "d", "n": 50, "accuracy": 0.8, "accuracy_ci": [0.67, 0.89], "kappa": None, "unparseable_rate": 0.1}
 ]
+ENTRIES = {
+    "sweep": "sweep",
+    "with_without": "benign",
+    "attack_bars": "table",
+    "pattern_shares": "patterns",
+    "safety_tax_plane": "plane",
+}
 
 PAIR = {
     "metric": "harmful_score", "judge_a": "guard", "judge_b": "phrases", "runs": 2, "benchmarks": {"harm": 60}, "n": 60, "n_read": 50,
@@ -30,7 +37,9 @@ def known(tmp_path_factory):
 def inputs(results, kind, **options):
     manifests = [{"run": run, "loss": [2.0, 1.0]} for run, fields in results.runs.items() if fields["method"] != "none"]
     reports = [report | {"runs": [run for run, fields in results.runs.items() if fields["method"] == "dgr"]} for report in REPORTS]
-    return Inputs({"figure": kind, "title": kind, **options}, results, reports, manifests, AGREEMENTS, judge_pairs=[PAIR])
+    beside = {"reported": ENTRIES[kind]} if kind in ENTRIES else {}
+    spec = {"figure": kind, "title": kind, **beside, **options}
+    return Inputs(spec, results, reports, manifests, AGREEMENTS, judge_pairs=[PAIR], filter_reports=[PATTERNS], reported=paper())
 
 
 def texts(drawing):
@@ -42,14 +51,15 @@ def texts(drawing):
 
 @pytest.mark.parametrize("kind", [kind for kind in FIGURES if kind != "ablations"])
 def test_every_kind_writes_its_three_files(known, tmp_path, kind):
-    draw(inputs(known, kind, select={"benign": 0, "source": "direct"}), "tiny", tmp_path / kind, ["python", "scripts/figure.py"])
+    chosen = {"source": "direct"} | ({"benign": 0} if kind != "with_without" else {})
+    draw(inputs(known, kind, select=chosen), "tiny", tmp_path / kind, ["python", "scripts/figure.py"])
     assert (tmp_path / f"{kind}.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
     sidecar = json.loads((tmp_path / f"{kind}.json").read_text())
     assert sidecar["data"]
     assert sidecar["runs"]
     assert sidecar["command"] == "python scripts/figure.py"
-    assert all("b20" not in run for run in sidecar["runs"])
+    assert kind == "with_without" or all("b20" not in run for run in sidecar["runs"])
 
 
 def test_the_same_inputs_give_the_same_bytes(known, tmp_path):
