@@ -916,7 +916,7 @@ def describe(rows: list[dict], removed: list[str]) -> dict:
 
 def response_characters(rows: Sequence[dict]) -> dict:
     """How long trace and answer of a row are together, in characters: {n, mean, p90}; empty where no row has a response."""
-    lengths = sorted(len(row["reasoning"]) + len(row["answer"]) for row in rows if row["reasoning"] or row["answer"])
+    lengths = sorted(filter(None, (len(row.get("reasoning") or "") + len(row.get("answer") or "") for row in rows)))
     if not lengths:
         return {}
     return {"n": len(lengths), "mean": sum(lengths) / len(lengths), "p90": lengths[math.ceil(0.9 * len(lengths)) - 1]}

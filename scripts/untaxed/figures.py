@@ -1124,15 +1124,13 @@ def _panel_rows(models: Sequence[str], columns: Mapping[str, Any], height: float
     return panels(max(1, len(models)), max(1, len(columns)), PAGE / max(1, len(columns)), height)
 
 
-def _legend_above(row: Sequence["Axes"], title: str) -> None:
+def _legend_above(row: Sequence["Axes"], title: str, columns: int = 4) -> None:
     """The title of a row of panels and one legend of them all above it."""
     known = {name: handle for axes in row for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    row[0].set_title(title, loc="left", fontweight="bold", pad=8 + 12 * -(-len(known) // 4))
+    row[0].set_title(title, loc="left", fontweight="bold", pad=8 + 12 * -(-len(known) // columns))
     if known:
-        legend = row[0].legend(
-            known.values(), known.keys(), loc="lower left", bbox_to_anchor=(-0.1, 0.98), ncols=4, columnspacing=1, handletextpad=0.4
-        )
-        legend.set_in_layout(False)
+        look = {"loc": "lower left", "bbox_to_anchor": (-0.1 if len(row) > 1 else -0.03, 0.98), "columnspacing": 1, "handletextpad": 0.4}
+        row[0].legend(known.values(), known.keys(), ncols=columns, **look).set_in_layout(False)
 
 
 def sweep(inputs: Inputs) -> Drawing:
@@ -1160,8 +1158,8 @@ def sweep(inputs: Inputs) -> Drawing:
         ticks = sorted({results.runs[run][field_of_x] for run in mine})
         for axes, (name, column) in zip(row, columns.items(), strict=True):
             measured = measures[name]
-            _base_line(axes, [base for base in bases if results.runs[base]["model"] == model and base in measured.values], measured)
-            for (source,), members in _by(results, mine, "source").items():
+            data += _base_line(axes, results, bases, model, name, measured)
+            for place, ((source,), members) in enumerate(_by(results, mine, "source").items()):
                 differ = [key for key in apart if len({results.runs[run][key] for run in members}) > 1]
                 for number, (values, chosen) in enumerate(_by(results, members, *differ).items()):
                     path = _swept(results, chosen, measured, field_of_x)
@@ -1171,7 +1169,7 @@ def sweep(inputs: Inputs) -> Drawing:
                     line = ", ".join([family(fields), *(f"{key} {value}" for key, value in zip(differ, values, strict=True))])
                     look = {"color": family_colour(fields), "linestyle": LINES[number % len(LINES)], "marker": _style_marker(source)}
                     errors = [[bars(point)[side][0] for _, point, _ in path] for side in (0, 1)]
-                    xs, ys = [x for x, _, _ in path], [100 * point.value for _, point, _ in path]
+                    xs, ys = [x * 1.03**place for x, _, _ in path], [100 * point.value for _, point, _ in path]
                     axes.errorbar(xs, ys, errors, ms=4, lw=1.2, elinewidth=0.8, capsize=1.5, label=line, **look)
                     told = {"model": model, "source": source, "series": line, "column": name, "judge": measured.judge}
                     data += [record_of(point, **told, **{field_of_x: x}, runs=number_of) for x, point, number_of in path]
@@ -1180,7 +1178,9 @@ def sweep(inputs: Inputs) -> Drawing:
             axes.set_xticks(ticks, [SWEPT[field_of_x][1](tick) for tick in ticks])
             axes.set_xticks([], minor=True)
             axes.set_ylabel(_column_axis(column))
-            percent_axis(axes, "y")
+            shown = [record for record in data if record["column"] == name and record["model"] == model]
+            ends = [record[end] for record in shown for end in ("value", "ci_low", "ci_high") if record.get(end) is not None]
+            data_axis(axes, "y", [100 * end for end in ends])
         _legend_above(row, model)
     for axes in grid[-1]:
         axes.set_xlabel(SWEPT[field_of_x][0])
@@ -1188,9 +1188,14 @@ def sweep(inputs: Inputs) -> Drawing:
     return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
 
-def _base_line(axes: "Axes", bases: Sequence[str], measured: Measure) -> None:
-    if (point := estimate(measured, bases)) is not None:
-        axes.axhline(100 * point.value, color=colour("none"), lw=0.9, ls="--", zorder=0, label=label("none"))
+def _base_line(axes: "Axes", results: Results, bases: Sequence[str], model: str, name: str, measured: Measure) -> list[dict]:
+    """The base of a model as a dashed line, with its record."""
+    mine = [base for base in bases if results.runs[base]["model"] == model and base in measured.values]
+    point = estimate(measured, mine)
+    if point is None:
+        return []
+    axes.axhline(100 * point.value, color=colour("none"), lw=0.9, ls="--", zorder=0, label=label("none"))
+    return [record_of(point, model=model, source="none", column=name, judge=measured.judge, runs=len(mine))]
 
 
 def _style_marker(source: str) -> str:
@@ -1213,7 +1218,7 @@ def _printed_marks(axes: "Axes", entry: Mapping[str, Any], name: str, column: Ma
     for row in found:
         tint = STYLES.get(place["source"], "black")
         axes.scatter([row[key]], [row["values"][name]], marker=_style_marker(place["source"]), s=48, fc="none", ec=tint, lw=1.2, zorder=6)
-    return [{**place, key: row[key], "column": name, "kind": "reported", "value": row["values"][name]} for row in found]
+    return [{**place, key: row[key], "column": name, "kind": "reported", "value": row["values"][name] / 100} for row in found]
 
 
 def with_without(inputs: Inputs) -> Drawing:
@@ -1244,7 +1249,7 @@ def with_without(inputs: Inputs) -> Drawing:
         sources = [source for of, source in pairs if of == model]
         for axes, (name, column) in zip(row, columns.items(), strict=True):
             measured = measures[name]
-            _base_line(axes, [base for base in bases if results.runs[base]["model"] == model and base in measured.values], measured)
+            data += _base_line(axes, results, bases, model, name, measured)
             for place, source in enumerate(sources):
                 for mixed, members in pairs[model, source].items():
                     x = place + (0.2 if mixed else -0.2)
@@ -1273,7 +1278,7 @@ def with_without(inputs: Inputs) -> Drawing:
             percent_axis(axes, "y", 0, 105)
         row[0].bar(0, 0, 0, color="0.6", label="with benign rows")  # for the legend alone
         row[0].bar(0, 0, 0, color="white", ec="0.4", hatch="////", label="without")
-        _legend_above(row, model)
+        _legend_above(row, model, 3)
     notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
     return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
@@ -1284,7 +1289,7 @@ def _printed_bar(axes: "Axes", x: float, entry: Mapping[str, Any], name: str, co
     if row is None or not column["same"] or row["values"].get(name) is None:
         return []
     axes.scatter([x], [row["values"][name]], marker="D", s=26, fc="white", ec="black", zorder=6, label="reported in the paper")
-    return [{**place, "column": name, "kind": "reported", "value": row["values"][name]}]
+    return [{**place, "column": name, "kind": "reported", "value": row["values"][name] / 100}]
 
 
 def _printed_ranges(axes: "Axes", entry: Mapping[str, Any], name: str, column: Mapping[str, Any], model: str) -> list[dict]:
@@ -1341,7 +1346,7 @@ def attack_bars(inputs: Inputs) -> Drawing:
         axes.set_xticks(range(len(columns)), [column["title"] for column in columns.values()])
         axes.set_ylabel("attack success (%) ↓")
         percent_axis(axes, "y", 0, 105)
-        _legend_above([axes], model)
+        _legend_above([axes], model, 3)
     notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
     return Drawing(figure, data, sorted({*runs, *bases}), notes)
 
@@ -1387,7 +1392,7 @@ def pattern_shares(inputs: Inputs) -> Drawing:
                 if row and row["values"][when] is not None:
                     value = row["values"][when]
                     axes.scatter([value], [y], marker="D", s=26, fc="white", ec="black", zorder=6, label="reported in the paper")
-                    data.append({"pattern": pattern, "when": when, "kind": "reported", "value": value})
+                    data.append({"pattern": pattern, "when": when, "kind": "reported", "value": value / 100})
         unread = {when: report["patterns"][when]["unparseable"] for when in BEFORE_AFTER}
         if any(unread.values()):
             notes.append(f"{report['name']}: unparseable, in no share: {unread['before']} before, {unread['after']} after.")
@@ -1466,7 +1471,7 @@ def _printed_point(axes: "Axes", entry: Mapping[str, Any], fields: Mapping[str, 
     x, y = (start["values"][name] - row["values"][name] for name in ("asr_mean", "reasoning_mean"))
     axes.plot([ours[0], x], [ours[1], y], color="0.6", lw=0.5, zorder=1)
     axes.scatter([x], [y], marker=marker, s=40, fc="none", ec=family_colour(fields), lw=1.1, zorder=4)
-    return [{**place, "kind": "reported", "axis": axis, "value": value} for axis, value in zip(GAINED_PAID, (x, y), strict=True)]
+    return [{**place, "kind": "reported", "axis": axis, "value": value / 100} for axis, value in zip(GAINED_PAID, (x, y), strict=True)]
 
 
 def _plane_key(axes: "Axes", results: Results, data: Sequence[Mapping[str, Any]], markers: Mapping[str, str]) -> None:

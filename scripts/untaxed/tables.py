@@ -350,7 +350,7 @@ def _apart(point: Estimate | None, value: float | None) -> str:
     """Our value minus the paper's in points, and whether the paper's lies inside our interval."""
     if point is None or value is None:
         return "–"
-    text = f"{100 * point.value - value:+.1f}".replace("-", "−")
+    text = f"{round(100 * point.value - value, 1) + 0:+.1f}".replace("-", "−")
     if point.low is None:
         return text
     inside = 100 * point.low - ROUNDED <= value <= 100 * point.high + ROUNDED
@@ -423,19 +423,20 @@ LENGTH_NAMES = {"mean": "mean", "p90": "90th percentile"}
 def response_lengths(inputs: Inputs) -> list[dict[str, Any]]:
     """Lengths of the responses of each style's set, beside the paper's in tokens.
 
-    `datasets` of the spec maps a source to its sets in the study, {all: every row that passed the filter, drawn: the rows trained on};
-    their reports give characters. Ours in tokens is the mean of the rows that runs of that source trained on (benign rows too), by the
-    model's own tokenizer, where such runs were trained; the paper's is by that of R1-Distill-Qwen-7B.
+    `datasets` of the spec maps a source to its dataset in the study, whose report gives characters: of every row that passed the filters
+    and of those drawn, which are the same where there is no filter. Ours in tokens is the mean of the rows that runs of that source trained
+    on (benign rows too), by the model's own tokenizer, where such runs were trained; the paper's is by that of R1-Distill-Qwen-7B.
     """
     spec, results = inputs.spec, inputs.results
     entry = entry_of(inputs.reported, spec.get("reported") or spec.get("name", ""))
     reports = {report["name"]: report for report in [*inputs.dataset_reports, *inputs.filter_reports]}
     records = []
     for row in entry["rows"]:
-        sets = (spec.get("datasets") or {}).get(row["source"], {})
-        record: dict[str, Any] = {"set": row["source"]}
+        name = (spec.get("datasets") or {}).get(row["source"], "–")
+        lengths = reports.get(name, {}).get("response_characters") or {}
+        record: dict[str, Any] = {"set": row["source"], "dataset": name}
         for part in ("all", "drawn"):
-            told = reports.get(sets.get(part), {}).get("response_characters") or {}
+            told = lengths.get(part, {}) if "all" in lengths else lengths
             record[f"rows, {part}"] = told.get("n", "–")
             for key, words in LENGTH_NAMES.items():
                 record[f"{part}, {words} (characters)"] = f"{told[key]:.1f}" if key in told else "–"

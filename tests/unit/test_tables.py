@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from synthetic import end_generations, paper, results_of, spec_of, study, write_base, write_run
+from synthetic import PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
 from untaxed.figures import Inputs
 from untaxed.records import UserError, read_json, read_jsonl, write_json, write_jsonl
 from untaxed.statistics import Estimate
@@ -249,14 +249,15 @@ def test_the_gain_is_held_against_points_and_against_percent(known):
     assert (reasoned["gain (paper)"], reasoned["ours − paper (points)"]) == ("–", "–")
 
 
-def test_lengths_of_responses_are_those_of_the_sets_reports(known):
-    report = {"name": "direct-safe", "response_characters": {"n": 3, "mean": 20.0, "p90": 30.0}}
-    spec = {"name": "lengths", "datasets": {"direct": {"drawn": "direct-safe", "all": "gone"}}}
-    (row,) = TABLES["response_lengths"](Inputs(spec, known, dataset_reports=[report], reported=paper()))
-    assert (row["rows, drawn"], row["drawn, mean (characters)"], row["drawn, 90th percentile (characters)"]) == (3, "20.0", "30.0")
-    assert (row["all, mean (characters)"], row["all, mean (tokens, paper)"], row["drawn, 90th percentile (tokens, paper)"]) == (
-        "–", "774.1", "–",
-    )  # fmt: skip
+def test_lengths_of_responses_are_those_of_the_sets_report(known):
+    lengths = {"all": {"n": 9, "mean": 25.0, "p90": 40.0}, "drawn": {"n": 3, "mean": 20.0, "p90": 30.0}}
+    spec, report = {"name": "lengths", "datasets": {"direct": "direct-safe"}}, PATTERNS | {"response_characters": lengths}
+    (row,) = TABLES["response_lengths"](Inputs(spec, known, filter_reports=[report], reported=paper()))
+    assert [row[f"{part} (characters)"] for part in ("all, mean", "drawn, mean", "drawn, 90th percentile")] == ["25.0", "20.0", "30.0"]
+    assert (row["rows, drawn"], row["all, mean (tokens, paper)"], row["drawn, 90th percentile (tokens, paper)"]) == (3, "774.1", "–")
+    unfiltered = {"name": "direct-safe", "response_characters": lengths["drawn"]}
+    (row,) = TABLES["response_lengths"](Inputs(spec, known, dataset_reports=[unfiltered], reported=paper()))
+    assert [row["rows, all"], row["rows, drawn"]] == [3, 3]
     assert row["trained on, mean (tokens)"] == "–"  # manifests without counts of rows
 
 
