@@ -415,9 +415,9 @@ def fields_by_run(metrics: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, A
 def select(runs: Mapping[str, Mapping[str, Any]], selector: Mapping[str, Any] | None) -> list[str]:
     """Ids of the runs whose fields match the selector.
 
-    It gives a value, a list of values, a comparison such as ">0", or "min"/"max"/"usual" among the runs that match the rest: "usual" is
-    the value that most of them have (of equals the largest number, the first name). Runs of the source ABLATION are left out unless the
-    selector gives a source: no figure, table or claim shall count them as the method itself.
+    It gives a value, a list of values, a comparison such as ">0" or ">0, <100", or "min"/"max"/"usual" among the runs that match the rest:
+    "usual" is the value that most of them have (of equals the largest number, the first name). Runs of the source ABLATION are left out
+    unless the selector gives a source: no figure, table or claim shall count them as the method itself.
     """
     selector = dict(selector or {})
     unknown = [key for key in selector if key not in RUN_FIELDS]
@@ -443,9 +443,9 @@ def _usual(values: Sequence[Any]) -> Any:
 def _matches(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list | tuple):
         return any(_matches(value, each) for each in wanted)
-    if isinstance(wanted, str) and (parts := re.fullmatch(r"([<>]=?)\s*([\d.eE+-]+)", wanted)):
-        compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[parts[1]]
-        return value is not None and compare(value, float(parts[2]))
+    if isinstance(wanted, str) and all(parts := [re.fullmatch(r"\s*([<>]=?)\s*([\d.eE+-]+)\s*", part) for part in wanted.split(",")]):
+        compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+        return value is not None and all(compare[part[1]](value, float(part[2])) for part in parts)
     return value == wanted
 
 
