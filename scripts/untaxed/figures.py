@@ -1222,25 +1222,29 @@ def _printed_marks(axes: "Axes", entry: Mapping[str, Any], name: str, column: Ma
 
 
 def with_without(inputs: Inputs) -> Drawing:
-    """With and without benign rows in the training set: two bars a source, a panel for each column, a row per model.
+    """With and without benign rows in the training set: a bar for each number of them, a panel for each column, a row per model.
 
-    Of each source the setting that most runs have. The paper's printed values are open diamonds, its ranges dotted lines.
+    Of each source and number the setting that most runs have, at numbers of safety rows that all sides share where there are any. The
+    paper's printed values are open diamonds, its ranges dotted lines.
     """
     results = inputs.results
     runs = chosen_runs(inputs)
-    pairs: dict[tuple[str, str], dict[bool, list[str]]] = {}
+    pairs: dict[tuple[str, str], dict[int, list[str]]] = {}
     for key, members in _by(results, runs, "model", "source").items():
-        sides = {mixed: [run for run in members if bool(results.runs[run]["benign"]) == mixed] for mixed in (False, True)}
-        if all(sides.values()):
+        sides = {benign: side for (benign,), side in sorted(_by(results, members, "benign").items())}
+        if 0 in sides and len(sides) > 1:
             common = set.intersection(*({results.runs[run]["n"] for run in side} for side in sides.values()))
-            kept = {mixed: [run for run in side if results.runs[run]["n"] in common or not common] for mixed, side in sides.items()}
-            pairs[key] = {mixed: usual_runs(results, side) for mixed, side in kept.items()}
+            kept = {benign: [run for run in side if results.runs[run]["n"] in common or not common] for benign, side in sides.items()}
+            pairs[key] = {benign: usual_runs(results, side) for benign, side in kept.items()}
+    mixes = sorted({benign for sides in pairs.values() for benign in sides})
+    hatches = {benign: "////" if not benign else ("", "...", "xxx", "---")[number % 4 - 1] for number, benign in enumerate(mixes)}
     runs = sorted({run for sides in pairs.values() for side in sides.values() for run in side})
     bases = bases_of(results, runs) if runs else []
     entry, columns, measures = _paper_parts(inputs, runs + bases)
     models = sorted({model for model, _ in pairs})
     figure, grid = _panel_rows(models, columns, 2.4)
     data: list[dict] = []
+    width = 0.8 / max(1, len(mixes))
     if not models:
         say(grid[0][0], "no source was trained both\nwith and without benign rows")
         for axes in grid[0][1:]:
@@ -1251,33 +1255,26 @@ def with_without(inputs: Inputs) -> Drawing:
             measured = measures[name]
             data += _base_line(axes, results, bases, model, name, measured)
             for place, source in enumerate(sources):
-                for mixed, members in pairs[model, source].items():
-                    x = place + (0.2 if mixed else -0.2)
+                for benign, members in pairs[model, source].items():
+                    x = place - 0.4 + width * (mixes.index(benign) + 0.5)
                     point = estimate(measured, [run for run in members if run in measured.values])
                     if point is None:
                         axes.text(x, 2, "no score", rotation=90, fontsize=SMALL, color="0.4", ha="center", va="bottom")
                         continue
                     tint = family_colour(results.runs[members[0]])
-                    look = {"color": tint} if mixed else {"color": "white", "ec": tint, "hatch": "////"}
-                    axes.bar(x, 100 * point.value, 0.36, lw=1, **look)
+                    look = {"color": tint, "ec": "white"} if benign else {"color": "white", "ec": tint}
+                    axes.bar(x, 100 * point.value, 0.9 * width, lw=1, hatch=hatches[benign], **look)
                     axes.errorbar(x, 100 * point.value, bars(point), color="0.45", lw=0.9, capsize=2, fmt="none")
-                    told = {
-                        "model": model,
-                        "source": source,
-                        "benign": results.runs[members[0]]["benign"],
-                        "column": name,
-                        "judge": measured.judge,
-                    }
-                    data.append(record_of(point, **told, runs=len(members)))
-                    data += _printed_bar(
-                        axes, x, entry, name, column, model=model, source=source, benign=results.runs[members[0]]["benign"]
-                    )
+                    told = {"model": model, "source": source, "benign": benign}
+                    data.append(record_of(point, **told, column=name, judge=measured.judge, runs=len(members)))
+                    data += _printed_bar(axes, x, entry, name, column, **told)
             data += _printed_ranges(axes, entry, name, column, model)
             axes.set_xticks(range(len(sources)), [STYLE_NAMES.get(source, source) for source in sources], fontsize=SMALL)
             axes.set_ylabel(_column_axis(column))
             percent_axis(axes, "y", 0, 105)
-        row[0].bar(0, 0, 0, color="0.6", label="with benign rows")  # for the legend alone
-        row[0].bar(0, 0, 0, color="white", ec="0.4", hatch="////", label="without")
+        for benign in mixes:  # for the legend alone
+            look = {"color": "0.6", "ec": "white"} if benign else {"color": "white", "ec": "0.4"}
+            row[0].bar(0, 0, 0, hatch=hatches[benign], label=count(benign, "benign row") if benign else "no benign rows", **look)
         _legend_above(row, model, 3)
     notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
     return Drawing(figure, data, sorted({*runs, *bases}), notes)

@@ -6,7 +6,7 @@ import pytest
 from synthetic import PATTERNS, end_generations, results_of, spec_of, study, write_base, write_run
 from untaxed.claims import counts, html_page, judge_claim, judge_claims, markdown, read_claims, verdict_of, write_csv
 from untaxed.metrics import base_of, by_setting
-from untaxed.records import UserError, write_yaml
+from untaxed.records import UserError, read_yaml, write_yaml
 from untaxed.reported import read_reported
 from untaxed.statistics import Estimate
 
@@ -372,3 +372,18 @@ def test_reported_differences_follow_from_the_printed_tables(root):
             assert sides[0] - sides[1] == pytest.approx(claim["reported"], abs=0.06), claim["id"]
             checked.append(claim["id"])
     assert len(checked) >= 25
+
+
+def test_every_claim_names_a_figure_or_table_of_the_catalogue(root):
+    config = read_yaml(root / "config.yaml")
+    for claim in read_claims(root / "claims.yaml")["claims"]:
+        (shown,) = [(key, claim[key]) for key in ("figure", "table") if key in claim]
+        assert shown[1] in config[f"{shown[0]}s"], claim["id"]
+
+
+def test_the_columns_of_the_paper_and_the_recipes_of_the_claims_are_the_catalogues(root):
+    config, reported = read_yaml(root / "config.yaml"), read_reported(root / "reported.yaml")
+    assert {benchmark for column in reported["columns"].values() for benchmark in column["benchmarks"]} <= set(config["benchmarks"])
+    named = {row["recipe"] for entry in reported["entries"].values() for row in entry["rows"] if "recipe" in row}
+    assert named <= set(config["recipes"])
+    assert {row["model"] for entry in reported["entries"].values() for row in entry["rows"] if "model" in row} <= set(config["models"])
