@@ -1080,11 +1080,10 @@ def _style_order(source: str) -> tuple[int, str]:
 
 
 def usual_runs(results: Results, runs: Iterable[str], keys: Sequence[str] = ("recipe", "trainer", "benign", "n")) -> list[str]:
-    """The runs at the setting that most of them have, key after key."""
-    return select(
-        {run: results.runs[run] for run in runs},
-        {"source": sorted({results.runs[run]["source"] for run in runs})} | dict.fromkeys(keys, "usual"),
-    )
+    """Those of the runs at the setting that most runs have, key after key."""
+    runs = sorted(runs)
+    sources = sorted({results.runs[run]["source"] for run in runs})
+    return select(results.runs, {"run": runs, "source": sources} | dict.fromkeys(keys, "usual"))
 
 
 def _by(results: Results, runs: Iterable[str], *keys: str) -> dict[tuple, list[str]]:
@@ -1175,7 +1174,7 @@ def sweep(inputs: Inputs) -> Drawing:
                     data += [record_of(point, **told, **{field_of_x: x}, runs=number_of) for x, point, number_of in path]
                 data += _printed_marks(axes, entry, name, column, field_of_x, model=model, source=source)
             axes.set_xscale("log")
-            axes.set_xticks(ticks, [SWEPT[field_of_x][1](tick) for tick in ticks])
+            axes.set_xticks(ticks, [SWEPT[field_of_x][1](tick) for tick in ticks], fontsize=SMALL, rotation=30 if len(ticks) > 3 else 0)
             axes.set_xticks([], minor=True)
             axes.set_ylabel(_column_axis(column))
             shown = [record for record in data if record["column"] == name and record["model"] == model]

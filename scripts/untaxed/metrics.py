@@ -416,8 +416,8 @@ def select(runs: Mapping[str, Mapping[str, Any]], selector: Mapping[str, Any] | 
     """Ids of the runs whose fields match the selector.
 
     It gives a value, a list of values, a comparison such as ">0" or ">0, <100", or "min"/"max"/"usual" among the runs that match the rest:
-    "usual" is the value that most of them have (of equals the largest number, the first name). Runs of the source ABLATION are left out
-    unless the selector gives a source: no figure, table or claim shall count them as the method itself.
+    "usual" is that of their values which most runs have, whether these match or not (of equals the largest number, the first name). Runs
+    of the source ABLATION are left out unless the selector gives a source: no figure, table or claim shall count them as the method itself.
     """
     selector = dict(selector or {})
     unknown = [key for key in selector if key not in RUN_FIELDS]
@@ -427,16 +427,17 @@ def select(runs: Mapping[str, Mapping[str, Any]], selector: Mapping[str, Any] | 
     known = [name for name in sorted(runs) if "source" in selector or runs[name]["source"] != ABLATION]
     chosen = [name for name in known if all(_matches(runs[name][key], wanted) for key, wanted in selector.items())]
     for key, which in extremes.items():
-        values = [runs[name][key] for name in chosen if runs[name][key] is not None]
-        best = {"min": min, "max": max, "usual": _usual}[which](values) if values else None
+        values = {runs[name][key] for name in chosen if runs[name][key] is not None}
+        counts = Counter(fields[key] for fields in runs.values())
+        best = None if not values else _usual(values, counts) if which == "usual" else {"min": min, "max": max}[which](values)
         chosen = [name for name in chosen if runs[name][key] == best]
     return chosen
 
 
-def _usual(values: Sequence[Any]) -> Any:
-    """The most frequent value."""
-    counts = Counter(values)
-    most = [value for value, number in counts.items() if number == max(counts.values())]
+def _usual(values: Iterable[Any], counts: Mapping[Any, int]) -> Any:
+    """The value that is counted most often; of equals the largest number, the first name."""
+    values = list(values)
+    most = [value for value in values if counts[value] == max(counts[each] for each in values)]
     return max(most) if all(isinstance(value, int | float) for value in most) else min(most, key=str)
 
 

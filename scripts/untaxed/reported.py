@@ -115,7 +115,7 @@ def _mean(parts: Sequence[Measure]) -> Measure:
 def runs_of(results: Results, row: Mapping[str, Any], select_more: Mapping[str, Any] | None = None) -> list[str]:
     """The runs of a study that a printed row is of: its model as it is, or trained on its source at the usual setting.
 
-    "Usual" is what most runs of that source have (`metrics.select`), unless the row or `select_more` says which.
+    "Usual" is what most runs have (`metrics.select`), unless the row or `select_more` says which.
     """
     if row["source"] in WITHOUT:
         return select(results.runs, {"model": row["model"], "method": "none"})

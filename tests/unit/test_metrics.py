@@ -307,3 +307,12 @@ def test_the_manifest_tells_the_mean_loss_and_the_tokens_until_it_settles(tmp_pa
     found = {row["metric"]: row["value"] for row in results.metrics if row["run"] == spec["run"] and row["kind"] == "training"}
     assert (found["training_loss"], found["training_loss_mean"]) == (1.0, 1.05)
     assert found["tokens_to_settle"] == 6 * 4 * 50  # steps, rows a step, tokens with loss a row
+
+
+def test_the_usual_setting_is_that_of_the_study_and_not_of_one_style():
+    """Rates are swept at 1,000 rows, rows at 5e-6, and a style of its own at 250 rows, more often than at 1,000."""
+    settings = [("x", 1000, rate) for rate in (1e-6, 5e-6, 1e-4)] + [("x", n, 5e-6) for n in (100, 2000)] + [("y", 1000, 5e-6)]
+    runs = {f"{source} {n} {rate}": {"n": n, "learning_rate": rate, "source": source} for source, n, rate in settings}
+    runs |= {f"y {number}": {"n": 250, "learning_rate": 5e-6, "source": "y"} for number in range(2)}
+    for usual in ({"n": "usual", "learning_rate": "usual"}, {"learning_rate": "usual", "n": "usual"}):
+        assert [select(runs, {"source": source, **usual}) for source in "xy"] == [["x 1000 5e-06"], ["y 1000 5e-06"]]
