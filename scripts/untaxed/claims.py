@@ -491,7 +491,8 @@ def _counted(record: Mapping[str, Any]) -> str:
 
 def _reported(record: Mapping[str, Any]) -> str:
     """The paper's number; none beside data or models that are not the paper's."""
-    return "" if record["reported"] is None or not record["comparable"] else str(record["reported"])
+    hidden = record["stand_ins"] or not record.get("comparable", True)  # a record of an earlier version does not say
+    return "" if record["reported"] is None or hidden else str(record["reported"])
 
 
 def _ours(record: Mapping[str, Any]) -> str:
