@@ -6,6 +6,7 @@ python scripts/claims.py --claims claims.yaml --metrics metrics.csv --items item
 
 import argparse
 import shlex
+from pathlib import Path
 
 from untaxed.command import run_command
 
@@ -16,6 +17,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", nargs="*", default=[], help="ids of the claims to judge; all when none or `all` is named")
     parser.add_argument("--metrics", required=True, help="metrics.csv")
     parser.add_argument("--items", required=True, help="items.parquet")
+    parser.add_argument("--filter-report", nargs="*", default=[], help="report of each filtered dataset, in a folder <dataset>")
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument("--output", required=True, help="verdicts, JSON")
     parser.add_argument("--markdown", required=True, help="verdicts, Markdown")
@@ -25,7 +27,7 @@ def main(arguments: list[str]) -> None:
 
     from untaxed.claims import counts, html_page, judge_claims, markdown, read_claims, write_csv
     from untaxed.metrics import read_results
-    from untaxed.records import UserError, write_json, write_text
+    from untaxed.records import UserError, read_json, write_json, write_text
 
     content = read_claims(options.claims)
     wanted = set(options.only) - {"all"}
@@ -33,7 +35,8 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{options.claims}: no claim is called {unknown[0]!r}; name ids of that file or `all`")
     if wanted:
         content["claims"] = [claim for claim in content["claims"] if claim["id"] in wanted]
-    records = judge_claims(content, read_results(options.metrics, options.items))
+    reports = [read_json(path) | {"name": Path(path).parent.name} for path in options.filter_report]
+    records = judge_claims(content, read_results(options.metrics, options.items), reports)
     command = shlex.join(["python", "scripts/claims.py", *arguments])
     write_json(options.output, {"study": options.study, "command": command, "counts": counts(records), "claims": records})
     write_text(options.markdown, markdown(records, options.study))

@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--work-file", required=True, help="answers so far; the same call goes on from it")
     options = parser.parse_args(arguments)
 
+    from untaxed.datasets import response_characters
     from untaxed.distillation import assemble, build_requests
     from untaxed.engine import Sampling, generate_resumable, open_engine
     from untaxed.prompts import read_teacher_prompt
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> None:
             "raise `candidates` or `sampling.max_new_tokens`, or lower `limit`"
         )
     write_jsonl(options.output, distilled[:limit])
-    write_json(options.report, report | {"rows_out": len(distilled[:limit]), "prompt_version": version})
+    told = {"rows_out": len(distilled[:limit]), "prompt_version": version, "response_characters": response_characters(distilled[:limit])}
+    write_json(options.report, report | told)
 
 
 if __name__ == "__main__":

@@ -26,23 +26,34 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--distil-report", nargs="*", default=[], help="report of each dataset that a teacher answered, in a folder <dataset>"
     )
+    parser.add_argument("--filter-report", nargs="*", default=[], help="report of each filtered dataset, in a folder <dataset>")
+    parser.add_argument("--reported", help="reported.yaml: the numbers that the papers print")
     parser.add_argument("--output-prefix", required=True, help="path of the outputs without .csv, .md, .html")
     options = parser.parse_args(arguments)
 
     from untaxed.figures import Inputs
     from untaxed.metrics import read_refine_reports, read_results, read_run_folders
     from untaxed.records import read_json
+    from untaxed.reported import read_reported
     from untaxed.tables import write_table
 
-    folders = read_run_folders(options.runs_file) if options.runs_file else []
-    refined = read_refine_reports(options.refine_report, folders)
-    agreements = [read_json(path) for path in options.agreement]
-    results = read_results(options.metrics, options.items)
-    taught = {Path(path).parent.name: read_json(path)["rows_out"] for path in options.distil_report}
-    names = {path: Path(path).parent.name for path in options.dataset_report}
-    datasets = [read_json(path) | {"name": name} | ({"taught": taught[name]} if name in taught else {}) for path, name in names.items()]
-    pairs = [pair for path in options.judge_pairs for pair in read_json(path)]
-    inputs = Inputs(options.spec, results, refine_reports=refined, agreements=agreements, dataset_reports=datasets, judge_pairs=pairs)
+    prepared, distilled, filtered = (
+        {Path(path).parent.name: read_json(path) for path in paths}
+        for paths in (options.dataset_report, options.distil_report, options.filter_report)
+    )
+    for name in set(prepared) & set(distilled):  # the responses of a taught set are its teacher's
+        report = distilled[name]
+        prepared[name] |= {"taught": report["rows_out"], "response_characters": report.get("response_characters", {})}
+    inputs = Inputs(
+        options.spec,
+        read_results(options.metrics, options.items),
+        refine_reports=read_refine_reports(options.refine_report, read_run_folders(options.runs_file) if options.runs_file else []),
+        agreements=[read_json(path) for path in options.agreement],
+        dataset_reports=[report | {"name": name} for name, report in prepared.items()],
+        filter_reports=[report | {"name": name} for name, report in filtered.items()],
+        judge_pairs=[pair for path in options.judge_pairs for pair in read_json(path)],
+        reported=read_reported(options.reported) if options.reported else {},
+    )
     write_table(inputs, *(f"{options.output_prefix}.{form}" for form in ("csv", "md", "html")))
 
 

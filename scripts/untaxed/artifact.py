@@ -10,7 +10,7 @@ from typing import Any
 from untaxed.assets import Asset
 from untaxed.budget import GIB, Budget
 from untaxed.cards import NOT_COMMERCIAL, hub_licence
-from untaxed.claims import bases, counts, table
+from untaxed.claims import SHOWN, bases, counts, table
 from untaxed.records import UserError, read_json, read_yaml
 from untaxed.study import Study
 
@@ -67,15 +67,15 @@ def tolerance(claim: Mapping[str, Any]) -> str:
 
 
 def claims_table(claims: Iterable[Mapping[str, Any]], study: Study, found: Budget) -> list[str]:
-    """Every claim, the figure that shows it, the command that makes this figure alone, its cost, and what counts as reproduced."""
-    costs = {result.row.name: result for result in found.results if result.kind == "figure"}
-    lines = _head("claim", "paper", "figure", "command", f"{found.unit}-hours", "tolerance")
+    """Every claim, the figure or table that shows it, the command that makes this alone, its cost, and what counts as reproduced."""
+    costs = {(result.kind, result.row.name): result for result in found.results}
+    lines = _head("claim", "paper", "shown in", "command", f"{found.unit}-hours", "tolerance")
     for claim in claims:
-        figure = claim["figure"]
-        made = figure in costs
-        command = f"`snakemake --profile slurm {figure}`" if made else f"not in {study.name}: see its overlay in studies/"
-        hours = f"{costs[figure].row.hours:,.1f}" if made else ""
-        lines.append(_row(f"**{claim['id']}** {claim['statement']}", claim["paper"], figure, command, hours, tolerance(claim)))
+        (shown,) = ((kind, claim[kind]) for kind in SHOWN if kind in claim)
+        made = shown in costs
+        command = f"`snakemake --profile slurm {shown[1]}`" if made else f"not in {study.name}: see its overlay in studies/"
+        hours = f"{costs[shown].row.hours:,.1f}" if made else ""
+        lines.append(_row(f"**{claim['id']}** {claim['statement']}", claim["paper"], shown[1], command, hours, tolerance(claim)))
     return lines
 
 

@@ -2,10 +2,13 @@
 
 A claim (claims.yaml) selects runs by their fields and names a test:
     difference  mean of group `a` − mean of group `b` of a metric, paired over items and, where they match, over runs (where `b` is the base
-                model, each run with its own base);
+                model, each run with its own base; `b: {method: none, model: …}` is another model as it is);
                 with `at: matched_safety` the gap between the two groups' frontiers at the same safety
     threshold   mean of group `a` of a metric
     correlation Pearson's r between metrics `x` and `y` over settings (means over seeds), of which it needs FEWEST_SETTINGS
+    share       a share of the rows of a filtered `dataset` (the first named that the study has), from the filter's report, with Wilson's
+                interval: `share: kept` of all rows, or that of a risky pattern, `when` before or after the filters, or `when: rise`, after
+                − before
 The estimate's interval is held against `bound` (default 0) in the `direction` (greater, less): wholly beyond it is supported, wholly short
 of it contradicted, across it inconclusive. Bounds are points of a share (0.05 = 5 points) or a correlation.
 `applies_to` and `where` select runs for both groups, base models (method none) excepted; runs of the source `ablation` are in no claim that
@@ -15,8 +18,9 @@ the record says so, and the paper's number is not compared.
 """
 
 import csv
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ from untaxed.statistics import (
     paired_bootstrap,
     pearson,
     spearman,
+    wilson,
 )
 
 ENOUGH_SEEDS = 5
@@ -44,9 +49,24 @@ UNITS = {
     "correlation": "(Pearson's r)",
 }
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
-REQUIRED = ("id", "paper", "statement", "test", "direction", "figure")
-NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y")}
-OPTIONAL = ("reported", "bound", "applies_to", "where", "at", "judge", "benchmarks", "safety", "note", "unit")
+REQUIRED = ("id", "paper", "statement", "test", "direction")
+SHOWN = ("figure", "table")  # one of which shows a claim
+NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y"), "share": ("dataset", "share")}
+OPTIONAL = (
+    *SHOWN,
+    "reported",
+    "reported_for",
+    "bound",
+    "applies_to",
+    "where",
+    "at",
+    "judge",
+    "benchmarks",
+    "safety",
+    "note",
+    "unit",
+    "place",
+)
 
 
 def read_claims(path: Path | str) -> dict[str, Any]:
@@ -60,10 +80,13 @@ def read_claims(path: Path | str) -> dict[str, Any]:
         if claim.get("test") not in NEEDED:
             raise UserError(f"{path}: {name}: test {claim.get('test')!r}; valid: {', '.join(NEEDED)}")
         wanted = (*REQUIRED, *NEEDED[claim["test"]])
+        optional = (*OPTIONAL, "when") if claim["test"] == "share" else OPTIONAL
         if missing := [key for key in wanted if key not in claim]:
             raise UserError(f"{path}: {name}: no key {missing[0]!r}; add it")
-        if unknown := [key for key in claim if key not in (*wanted, *OPTIONAL)]:
-            raise UserError(f"{path}: {name}: unknown key {unknown[0]!r}; valid: {', '.join((*wanted, *OPTIONAL))}")
+        if unknown := [key for key in claim if key not in (*wanted, *optional)]:
+            raise UserError(f"{path}: {name}: unknown key {unknown[0]!r}; valid: {', '.join((*wanted, *optional))}")
+        if sum(key in claim for key in SHOWN) != 1:
+            raise UserError(f"{path}: {name}: name the figure or the table that shows it, with one key of {', '.join(SHOWN)}")
         if claim["direction"] not in ("greater", "less"):
             raise UserError(f"{path}: {name}: direction {claim['direction']!r}; valid: greater, less")
         if name in seen:
@@ -72,28 +95,34 @@ def read_claims(path: Path | str) -> dict[str, Any]:
     return {"aliases": content.get("aliases") or {}, "stand_ins": content.get("stand_ins") or {}, "claims": content["claims"]}
 
 
-def judge_claims(content: Mapping[str, Any], results: Results) -> list[dict[str, Any]]:
-    """The verdict on every claim, in the order of the file."""
-    return [judge_claim(claim, results, content["aliases"], content["stand_ins"]) for claim in content["claims"]]
+def judge_claims(content: Mapping[str, Any], results: Results, filter_reports: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The verdict on every claim, in the order of the file. A filter's report has its dataset's `name`."""
+    return [judge_claim(claim, results, content["aliases"], content["stand_ins"], filter_reports) for claim in content["claims"]]
 
 
 def judge_claim(
-    claim: Mapping[str, Any], results: Results, aliases: Mapping[str, list[str]], stand_ins: Mapping[str, list[str]] | None = None
+    claim: Mapping[str, Any],
+    results: Results,
+    aliases: Mapping[str, list[str]],
+    stand_ins: Mapping[str, list[str]] | None = None,
+    filter_reports: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """One claim's record: verdict, reason, estimate, interval, n, runs and their sources, and how the paper's number compares."""
-    tests = {"difference": _difference, "threshold": _threshold, "correlation": _correlation}
+    tests: dict[str, Callable[..., dict[str, Any]]] = {"difference": _difference, "threshold": _threshold, "correlation": _correlation}
+    tests["share"] = lambda claim, _, names: _share(claim, filter_reports, names)
     stand_ins = stand_ins or {}
     found = tests[claim["test"]](claim, results, {name: _listed(name, aliases, stand_ins) for name in {*aliases, *stand_ins}})
     point: Estimate | None = found.pop("estimate", None)
     bound = claim.get("bound", 0.0)
     missing = found.pop("without", "not run"), found.pop("reason", "")
-    points = claim["test"] != "correlation" and claim["metric"] in SHARES
+    points = claim["test"] == "share" or claim.get("metric") in SHARES
     verdict, reason = missing if point is None else verdict_of(point, claim["direction"], bound, points)
-    record = {key: claim[key] for key in REQUIRED} | {"reported": claim.get("reported"), "note": claim.get("note", "")}
+    record = {key: claim[key] for key in REQUIRED} | {key: claim.get(key, "") for key in (*SHOWN, "note", "place")}
+    record |= {"reported": claim.get("reported"), "command": f"snakemake {claim.get('figure') or claim.get('table')}"}
     sources = sorted({results.runs[run]["source"] for run in found.get("runs", ()) if results.runs[run]["method"] != "none"})
     standing = sorted({source for name in _named_sources(claim) for source in stand_ins.get(name, ())} & set(sources))
     words = f"stand-in data of the same form: {', '.join(standing)}" if standing else ""
-    counted = "settings" if claim["test"] == "correlation" else "runs" if claim.get("at") else "items"
+    counted = {"correlation": "settings", "share": "rows"}.get(claim["test"]) or ("runs" if claim.get("at") else "items")
     record |= {
         "points": points,
         "unit": "points" if points else UNITS.get(claim.get("metric", claim["test"]), ""),
@@ -103,9 +132,18 @@ def judge_claim(
     }
     record["reason"] = "; ".join(filter(None, [reason, found.pop("caution", ""), words]))
     record |= {key: None if point is None else getattr(point, key) for key in ("value", "low", "high", "n")}
+    elsewhere = found.pop("elsewhere", False)
     record |= {"runs": [], "judge": "", "benchmarks": [], "sources": sources, "stand_ins": standing} | found
     record["bases"] = sorted({results.runs[run]["base"] for run in record["runs"]})
-    return record | {"reported_inside": None if standing else _reported_inside(claim.get("reported"), point, record.get("relative"))}
+    record["comparable"] = not standing and not elsewhere and _same_as_the_papers(claim, results, record["runs"])
+    inside = _reported_inside(claim.get("reported"), point, record.get("relative")) if record["comparable"] else None
+    return record | {"reported_inside": inside}
+
+
+def _same_as_the_papers(claim: Mapping[str, Any], results: Results, runs: Iterable[str]) -> bool:
+    """Whether the runs are of the models that the paper's number is of, where the claim says which."""
+    models = {results.runs[run]["model"] for run in runs if results.runs[run]["method"] != "none"}
+    return not models or models == set(claim.get("reported_for") or models)
 
 
 def verdict_of(point: Estimate, direction: str, bound: float, points: bool = False) -> tuple[str, str]:
@@ -176,11 +214,12 @@ def _unanswered(results: Results, metric: str, runs: Sequence[str], benchmarks: 
 
 
 def _expand(selector: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
-    """A selector with the papers' names of sources replaced by the sources of studies, in any case of letters."""
+    """A selector with the papers' names of sources and recipes replaced by those of studies."""
     expanded = dict(selector)
-    if "source" in expanded:
-        names = expanded["source"] if isinstance(expanded["source"], list) else [expanded["source"]]
-        expanded["source"] = [source for name in names for source in [name, *aliases.get(name, [])]]
+    for key in ("source", "recipe"):
+        names = expanded[key] if isinstance(expanded.get(key), list) else [expanded[key]] if key in expanded else []
+        known = [word for name in names for word in [name, *aliases.get(name, [])]]
+        expanded |= {key: known if len(known) > 1 else known[0]} if known else {}
     return expanded
 
 
@@ -202,6 +241,7 @@ def _same_models(results: Results, a: Iterable[str], b: Iterable[str]) -> tuple[
 def _keys(claim: Mapping[str, Any], results: Results, runs: Iterable[str]) -> dict[tuple, str]:
     """Runs by what the two groups do not differ in; runs of two groups with the same key are a pair."""
     differ = {"run", "recipe", *claim["a"], *claim["b"]}
+    differ |= {"trainer"} if "learning_rate" in differ else set()  # each rate has a trainer of its own
     fields = [key for key in RUN_FIELDS if key not in differ]
     keys: dict[tuple, str] = {}
     for run in sorted(runs):
@@ -218,7 +258,8 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
     for side, runs in (("a", a), ("b", b)):
         if not runs:
             return {"reason": f"no runs for {_words(claim, side)}"}
-    a, b = _same_models(results, a, b)
+    another = claim["b"].get("method") == "none" and "model" in claim["b"]  # a model as it is, but not the one that `a` started from
+    a, b = (a, b) if another else _same_models(results, a, b)
     if not a:
         return {"reason": "no model has runs on both sides"}
     if claim.get("at") == "matched_safety":
@@ -229,7 +270,7 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
         return {"reason": f"{claim['metric']} was not measured on both sides"}
     keys_a, keys_b = _keys(claim, results, a), _keys(claim, results, b)
     caution = ""
-    if claim["b"].get("method") == "none":
+    if claim["b"].get("method") == "none" and not another:
         keys_b = {key: base for key, run in keys_a.items() if (base := base_of(results, run)) in b}
     if pairs := set(keys_a) & set(keys_b):
         keys_a, keys_b = ({key: run for key, run in keys.items() if key in pairs} for keys in (keys_a, keys_b))
@@ -300,6 +341,50 @@ def _correlation(claim: Mapping[str, Any], results: Results, aliases: Mapping[st
     return found | {"estimate": pearson(*points), "reason": f"one of {claim['x']} and {claim['y']} does not vary: no correlation"}
 
 
+def _share(claim: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
+    named = claim["dataset"] if isinstance(claim["dataset"], list) else [claim["dataset"]]
+    wanted = [name for each in named for name in [each, *aliases.get(each, [])]]
+    report = next((report for name in wanted for report in reports if report["name"] == name), None)
+    if report is None:
+        return {"reason": f"no filter of the dataset {named[0]} was run"}
+    elsewhere = {"elsewhere": report["name"] not in named}
+    if claim["share"] == "kept":
+        judges = ", ".join(step["judge"] for step in report["steps"])
+        return elsewhere | {
+            "estimate": wilson(report["kept"], report["rows"]) if report["rows"] else None,
+            "judge": judges,
+            "reason": "it has no rows",
+        }
+    if not report.get("patterns"):
+        return {"reason": f"no judge counted risky patterns in {report['name']}"}
+    found = elsewhere | {"judge": report["patterns"]["judge"], "reason": "no row was read"}
+    counts = {when: _counts(report["patterns"][when], claim["share"]) for when in ("before", "after")}
+    if claim.get("when", "after") == "rise":
+        return found | {"estimate": _rise(counts["before"], counts["after"])}
+    hits, read = counts[claim.get("when", "after")]
+    return found | {"estimate": wilson(hits, read) if read else None}
+
+
+def _counts(told: Mapping[str, Any], pattern: str) -> tuple[int, int]:
+    """Rows with a pattern, and rows that were read."""
+    return told["counts"].get(pattern, 0), told["n"] - told["unparseable"]
+
+
+def _rise(before: tuple[int, int], after: tuple[int, int]) -> Estimate | None:
+    """Share after − share before, of which the rows after are a part: (1 − their part) × (share of the rows kept − of those removed).
+
+    The interval of that difference of two samples that share no row is Newcombe's (1998, method 10). None where no row was kept or removed.
+    """
+    gone = before[0] - after[0], before[1] - after[1]
+    if after[1] < 1 or gone[1] < 1 or not 0 <= gone[0] <= gone[1]:
+        return None
+    kept, removed, part = wilson(*after), wilson(*gone), gone[1] / before[1]
+    value = kept.value - removed.value
+    low = value - math.hypot(kept.value - kept.low, removed.high - removed.value)
+    high = value + math.hypot(kept.high - kept.value, removed.value - removed.low)
+    return Estimate(part * value, part * low, part * high, before[1])
+
+
 def _hangs_on(claim: Mapping[str, Any], points: list[list[float]], names: list[str]) -> str:
     """Which settings decide a correlation: without any one of them the verdict would be another. Empty where none does."""
 
@@ -329,11 +414,11 @@ def markdown(records: Iterable[Mapping[str, Any]], study: str) -> str:
 def table(records: Iterable[Mapping[str, Any]], study: str, costs: Mapping[str, str] | None = None) -> list[str]:
     """The lines of a Markdown table of claims; with `costs`, a column of what each took, by its id."""
     cost = "cost | " if costs is not None else ""
-    lines = [f"| claim | reported | ours | n | verdict | why | {cost}figure |", "|" + "---|" * (8 if cost else 7)]
+    lines = [f"| claim | reported | ours | n | verdict | why | {cost}shown in |", "|" + "---|" * (8 if cost else 7)]
     for record in records:
-        figure = f"paper_figures/{study}/{record['figure']}.pdf"
+        shown = f"paper_figures/{study}/{record['figure']}.pdf" if record["figure"] else f"results/{study}/tables/{record['table']}.md"
         cells = [f"**{record['id']}**: {record['statement']} ({record['paper']})", _reported(record), _ours(record)]
-        cells += [_counted(record), f"**{record['verdict']}**", record["reason"], *([costs[record["id"]]] if cost else []), f"`{figure}`"]
+        cells += [_counted(record), f"**{record['verdict']}**", record["reason"], *([costs[record["id"]]] if cost else []), f"`{shown}`"]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return lines
 
@@ -357,7 +442,7 @@ def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
                 "claim": under(record["statement"], record["id"], record["paper"]),
                 "ours": under(ours, interval, *relative, reported and f"paper: {reported}"),
                 "n": _counted(record),
-                "why": under(record["reason"], f"figure: {record['figure']}"),
+                "why": under(record["reason"], *(f"{key}: {record[key]}" for key in SHOWN if record[key])),
             }
         )
     head = f"{counts(records)}. Brackets hold 95 % intervals. {bases(records)}"
@@ -389,6 +474,8 @@ def write_csv(path: Path | str, records: Iterable[Mapping[str, Any]]) -> None:
         "reason",
         "judge",
         "figure",
+        "table",
+        "command",
     )
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -403,8 +490,9 @@ def _counted(record: Mapping[str, Any]) -> str:
 
 
 def _reported(record: Mapping[str, Any]) -> str:
-    """The paper's number; none beside data that stands in for the paper's."""
-    return "" if record["reported"] is None or record["stand_ins"] else str(record["reported"])
+    """The paper's number; none beside data or models that are not the paper's."""
+    hidden = record["stand_ins"] or not record.get("comparable", True)  # a record of an earlier version does not say
+    return "" if record["reported"] is None or hidden else str(record["reported"])
 
 
 def _ours(record: Mapping[str, Any]) -> str:

@@ -4,10 +4,11 @@ import base64
 import hashlib
 import inspect
 import json
+import math
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -909,4 +910,13 @@ def describe(rows: list[dict], removed: list[str]) -> dict:
         "fields": sorted({key for r in rows for key in r}),
         "sources": sorted({r["source"] for r in rows}),
         "lengths_in_words": lengths,
+        "response_characters": response_characters(rows),
     }
+
+
+def response_characters(rows: Sequence[dict]) -> dict:
+    """How long trace and answer of a row are together, in characters: {n, mean, p90}; empty where no row has a response."""
+    lengths = sorted(filter(None, (len(row.get("reasoning") or "") + len(row.get("answer") or "") for row in rows)))
+    if not lengths:
+        return {}
+    return {"n": len(lengths), "mean": sum(lengths) / len(lengths), "p90": lengths[math.ceil(0.9 * len(lengths)) - 1]}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from untaxed.agreement import QUESTIONS
 from untaxed.metrics import ABLATION, LABELS, NOTEWORTHY, Measure, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.records import UserError, atomic_path, write_json
+from untaxed.reported import column_measures, columns_of, entry_of, printed, runs_of
 from untaxed.statistics import (
     FEWEST_SETTINGS,
     Estimate,
@@ -28,6 +29,7 @@ from untaxed.statistics import (
     paired_bootstrap,
     pearson,
     spearman,
+    wilson,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +38,23 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart with any colour vision.
 COLOURS = {"none": "#7F7F7F", "vanilla": "#D55E00", "dgr": "#0072B2"}
+# The styles of arXiv 2505.15404 (sources of its recipes), from Tol's palettes: apart from each other and from the methods' colours.
+STYLES = {
+    "default": "#661100",
+    "realsafe": "#DDCC77",
+    "improved": "#117733",
+    "short": "#332288",
+    "template": "#88CCEE",
+    "no_cot": "#000000",
+}
+STYLE_NAMES = {
+    "default": "Default",
+    "realsafe": "RealSafe",
+    "improved": "Improved",
+    "short": "Short",
+    "template": "Template",
+    "no_cot": "No CoT",
+}
 OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 REASON_COLOURS = {
     "ok": "#009E73",
@@ -51,6 +70,22 @@ POINT = 4.5
 ENDINGS = {"truncated": "cut off", "empty": "no answer"}
 MARKERS = ("o", "s", "^", "D", "v", "P")
 FEW = 4  # markers that a reader keeps in mind
+MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
+ATTACKED = ("asr_none", "asr_pap", "asr_pair", "asr_mean")  # columns of the papers' tables
+GAINED_PAID = {"gained": "harmful_score", "paid": "accuracy"}  # the axes of the main figure: what of the base is taken away
+BEFORE_AFTER = {"before": "#BBBBBB", "after": "#4D4D4D"}
+PATTERNS = (
+    "lack_of_safety_awareness",
+    "overthinking",
+    "strong_vacillation",
+    "weak_vacillation",
+    "harmful_additions",
+    "inconsistency",
+)
+SWEPT = {  # a field that runs are swept over: its axis, and how a tick is written
+    "n": ("safety rows n", lambda tick: f"{tick:,}"),
+    "learning_rate": ("learning rate", lambda tick: f"{tick:.0e}".replace("e-0", "e-")),
+}
 HATCHES = ("", "///", "...", "xxx", "---")
 LINES = ("-", "--", ":", "-.")
 AXES = {  # the arrow shows which way is better
@@ -85,6 +120,8 @@ class Inputs:
     agreements: list[dict] = field(default_factory=list)
     dataset_reports: list[dict] = field(default_factory=list)
     judge_pairs: list[dict] = field(default_factory=list)
+    filter_reports: list[dict] = field(default_factory=list)
+    reported: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -1025,6 +1062,430 @@ def _variant_name(results: Results, members: Sequence[str], report: dict | None)
     return words if fields["source"] == ABLATION else f"{name}: {words}"
 
 
+# ---- figures of the papers --------------------------------------------------------------------------------------------------------------
+
+
+def family_colour(fields: Mapping[str, Any]) -> str:
+    """The colour of a run among runs of both papers: its style's where it has one, else its method's."""
+    return STYLES.get(fields["source"]) or colour(fields["method"])
+
+
+def family(fields: Mapping[str, Any]) -> str:
+    """A style by its name in the paper; else the method and its source."""
+    return STYLE_NAMES.get(fields["source"]) or f"{label(fields['method'])}, {fields['source']}"
+
+
+def _style_order(source: str) -> tuple[int, str]:
+    return (list(STYLES).index(source) if source in STYLES else len(STYLES)), source
+
+
+def usual_runs(results: Results, runs: Iterable[str], keys: Sequence[str] = ("recipe", "trainer", "benign", "n")) -> list[str]:
+    """Those of the runs at the setting that most runs have, key after key."""
+    runs = sorted(runs)
+    sources = sorted({results.runs[run]["source"] for run in runs})
+    return select(results.runs, {"run": runs, "source": sources} | dict.fromkeys(keys, "usual"))
+
+
+def _by(results: Results, runs: Iterable[str], *keys: str) -> dict[tuple, list[str]]:
+    """Runs by some of their fields; styles in the papers' order."""
+    groups: dict[tuple, list[str]] = defaultdict(list)
+    for run in sorted(runs):
+        groups[tuple(results.runs[run][key] for key in keys)].append(run)
+    return dict(sorted(groups.items(), key=lambda item: [(_style_order(str(part)), part) for part in item[0]]))
+
+
+def _paper_parts(inputs: Inputs, runs: Sequence[str], wanted: Sequence[str] = ()) -> tuple[dict, dict[str, dict], dict[str, Measure]]:
+    """The entry of the paper that a figure stands beside, its columns in the study, and their measures of the runs."""
+    entry = entry_of(inputs.reported, inputs.spec.get("reported") or inputs.spec.get("name", ""))
+    columns = columns_of(inputs.reported, inputs.spec, wanted or entry["columns"])
+    return entry, columns, column_measures(inputs.results, columns, runs, inputs.spec.get("judges"))
+
+
+def _column_axis(column: Mapping[str, Any]) -> str:
+    better = "↑" if column["metric"] == "accuracy" else "↓"
+    return f"{column['title']} (%) {better}"
+
+
+def _column_notes(
+    inputs: Inputs, columns: Mapping[str, Mapping[str, Any]], measures: Mapping[str, Measure], entry: Mapping[str, Any]
+) -> list[str]:
+    """What each column is in this study, by which judge, and whose the open marks are."""
+    parts = []
+    for name, column in columns.items():
+        judge = f", judged by {measures[name].judge}" if measures[name].judge else ""
+        parts.append(f"{column['title']}: {column['metric'].replace('_', ' ')} on {', '.join(column['benchmarks'])}{judge}")
+    own = [column["title"] for column in columns.values() if column["same"]]
+    said = f" Open marks – the paper's printed values ({entry['paper']}, {entry['place']})." if own else " The paper has other benchmarks."
+    return ["; ".join(parts) + "." + said]
+
+
+def _panel_rows(models: Sequence[str], columns: Mapping[str, Any], height: float) -> "tuple[Figure, Any]":
+    return panels(max(1, len(models)), max(1, len(columns)), PAGE / max(1, len(columns)), height)
+
+
+def _legend_above(row: Sequence["Axes"], title: str, columns: int = 4) -> None:
+    """The title of a row of panels and one legend of them all above it."""
+    known = {name: handle for axes in row for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    row[0].set_title(title, loc="left", fontweight="bold", pad=8 + 12 * -(-len(known) // columns))
+    if known:
+        look = {"loc": "lower left", "bbox_to_anchor": (-0.1 if len(row) > 1 else -0.03, 0.98), "columnspacing": 1, "handletextpad": 0.4}
+        row[0].legend(known.values(), known.keys(), ncols=columns, **look).set_in_layout(False)
+
+
+def sweep(inputs: Inputs) -> Drawing:
+    """Reasoning, attack success and over-refusal over a field of the runs (`x`: n or learning_rate): a line per source, a row per model.
+
+    Runs of a source that differ in recipe, benign rows or (but for x: learning_rate) trainer have lines of their own. Values that the paper
+    prints for the same model and benchmarks are open marks.
+    """
+    results, spec = inputs.results, inputs.spec
+    field_of_x = spec.get("x", "n")
+    if field_of_x not in SWEPT:
+        raise UserError(f"x: no sweep over {field_of_x!r}; valid: {', '.join(SWEPT)}")
+    runs = [run for run in chosen_runs(inputs) if results.runs[run][field_of_x] is not None]
+    bases = bases_of(results, runs)
+    entry, columns, measures = _paper_parts(inputs, runs + bases)
+    models = sorted({results.runs[run]["model"] for run in runs})
+    figure, grid = _panel_rows(models, columns, 2.3)
+    apart = [key for key in ("recipe", "benign", "trainer") if key != ("trainer" if field_of_x == "learning_rate" else "")]
+    data: list[dict] = []
+    if not models:
+        for axes in grid[0]:
+            say(axes, "not enough runs")
+    for row, model in zip(grid, models, strict=False):
+        mine = [run for run in runs if results.runs[run]["model"] == model]
+        ticks = sorted({results.runs[run][field_of_x] for run in mine})
+        for axes, (name, column) in zip(row, columns.items(), strict=True):
+            measured = measures[name]
+            data += _base_line(axes, results, bases, model, name, measured)
+            for place, ((source,), members) in enumerate(_by(results, mine, "source").items()):
+                differ = [key for key in apart if len({results.runs[run][key] for run in members}) > 1]
+                for number, (values, chosen) in enumerate(_by(results, members, *differ).items()):
+                    path = _swept(results, chosen, measured, field_of_x)
+                    if not path:
+                        continue
+                    fields = results.runs[chosen[0]]
+                    line = ", ".join([family(fields), *(f"{key} {value}" for key, value in zip(differ, values, strict=True))])
+                    look = {"color": family_colour(fields), "linestyle": LINES[number % len(LINES)], "marker": _style_marker(source)}
+                    errors = [[bars(point)[side][0] for _, point, _ in path] for side in (0, 1)]
+                    xs, ys = [x * 1.03**place for x, _, _ in path], [100 * point.value for _, point, _ in path]
+                    axes.errorbar(xs, ys, errors, ms=4, lw=1.2, elinewidth=0.8, capsize=1.5, label=line, **look)
+                    told = {"model": model, "source": source, "series": line, "column": name, "judge": measured.judge}
+                    data += [record_of(point, **told, **{field_of_x: x}, runs=number_of) for x, point, number_of in path]
+                data += _printed_marks(axes, entry, name, column, field_of_x, model=model, source=source)
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, [SWEPT[field_of_x][1](tick) for tick in ticks], fontsize=SMALL, rotation=30 if len(ticks) > 3 else 0)
+            axes.set_xticks([], minor=True)
+            axes.set_ylabel(_column_axis(column))
+            shown = [record for record in data if record["column"] == name and record["model"] == model]
+            ends = [record[end] for record in shown for end in ("value", "ci_low", "ci_high") if record.get(end) is not None]
+            data_axis(axes, "y", [100 * end for end in ends])
+        _legend_above(row, model)
+    for axes in grid[-1]:
+        axes.set_xlabel(SWEPT[field_of_x][0])
+    notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
+    return Drawing(figure, data, sorted({*runs, *bases}), notes)
+
+
+def _base_line(axes: "Axes", results: Results, bases: Sequence[str], model: str, name: str, measured: Measure) -> list[dict]:
+    """The base of a model as a dashed line, with its record."""
+    mine = [base for base in bases if results.runs[base]["model"] == model and base in measured.values]
+    point = estimate(measured, mine)
+    if point is None:
+        return []
+    axes.axhline(100 * point.value, color=colour("none"), lw=0.9, ls="--", zorder=0, label=label("none"))
+    return [record_of(point, model=model, source="none", column=name, judge=measured.judge, runs=len(mine))]
+
+
+def _style_marker(source: str) -> str:
+    return MARKERS[list(STYLES).index(source) % len(MARKERS)] if source in STYLES else "o"
+
+
+def _swept(results: Results, runs: Sequence[str], measured: Measure, key: str) -> list[tuple[Any, Estimate, int]]:
+    """(x, mean with interval, number of runs) by rising x."""
+    groups: dict[Any, list[str]] = defaultdict(list)
+    for run in runs:
+        if run in measured.values:
+            groups[results.runs[run][key]].append(run)
+    return [(x, point, len(members)) for x, members in sorted(groups.items()) if (point := estimate(measured, members))]
+
+
+def _printed_marks(axes: "Axes", entry: Mapping[str, Any], name: str, column: Mapping[str, Any], key: str, **place: str) -> list[dict]:
+    """The paper's values of a line as open marks, with their records; none where model or benchmarks are not the paper's."""
+    found = [row for row in entry["rows"] if column["same"] and key in row and all(row.get(k) == v for k, v in place.items())]
+    found = [row for row in found if row["values"].get(name) is not None]
+    for row in found:
+        tint = STYLES.get(place["source"], "black")
+        axes.scatter([row[key]], [row["values"][name]], marker=_style_marker(place["source"]), s=48, fc="none", ec=tint, lw=1.2, zorder=6)
+    return [{**place, key: row[key], "column": name, "kind": "reported", "value": row["values"][name] / 100} for row in found]
+
+
+def with_without(inputs: Inputs) -> Drawing:
+    """With and without benign rows in the training set: a bar for each number of them, a panel for each column, a row per model.
+
+    Of each source and number the setting that most runs have, at numbers of safety rows that all sides share where there are any. The
+    paper's printed values are open diamonds, its ranges dotted lines.
+    """
+    results = inputs.results
+    runs = chosen_runs(inputs)
+    pairs: dict[tuple[str, str], dict[int, list[str]]] = {}
+    for key, members in _by(results, runs, "model", "source").items():
+        sides = {benign: side for (benign,), side in sorted(_by(results, members, "benign").items())}
+        if 0 in sides and len(sides) > 1:
+            common = set.intersection(*({results.runs[run]["n"] for run in side} for side in sides.values()))
+            kept = {benign: [run for run in side if results.runs[run]["n"] in common or not common] for benign, side in sides.items()}
+            pairs[key] = {benign: usual_runs(results, side) for benign, side in kept.items()}
+    mixes = sorted({benign for sides in pairs.values() for benign in sides})
+    hatches = {benign: "////" if not benign else ("", "...", "xxx", "---")[number % 4 - 1] for number, benign in enumerate(mixes)}
+    runs = sorted({run for sides in pairs.values() for side in sides.values() for run in side})
+    bases = bases_of(results, runs) if runs else []
+    entry, columns, measures = _paper_parts(inputs, runs + bases)
+    models = sorted({model for model, _ in pairs})
+    figure, grid = _panel_rows(models, columns, 2.4)
+    data: list[dict] = []
+    width = 0.8 / max(1, len(mixes))
+    if not models:
+        say(grid[0][0], "no source was trained both\nwith and without benign rows")
+        for axes in grid[0][1:]:
+            axes.set_visible(False)
+    for row, model in zip(grid, models, strict=False):
+        sources = [source for of, source in pairs if of == model]
+        for axes, (name, column) in zip(row, columns.items(), strict=True):
+            measured = measures[name]
+            data += _base_line(axes, results, bases, model, name, measured)
+            for place, source in enumerate(sources):
+                for benign, members in pairs[model, source].items():
+                    x = place - 0.4 + width * (mixes.index(benign) + 0.5)
+                    point = estimate(measured, [run for run in members if run in measured.values])
+                    if point is None:
+                        axes.text(x, 2, "no score", rotation=90, fontsize=SMALL, color="0.4", ha="center", va="bottom")
+                        continue
+                    tint = family_colour(results.runs[members[0]])
+                    look = {"color": tint, "ec": "white"} if benign else {"color": "white", "ec": tint}
+                    axes.bar(x, 100 * point.value, 0.9 * width, lw=1, hatch=hatches[benign], **look)
+                    axes.errorbar(x, 100 * point.value, bars(point), color="0.45", lw=0.9, capsize=2, fmt="none")
+                    told = {"model": model, "source": source, "benign": benign}
+                    data.append(record_of(point, **told, column=name, judge=measured.judge, runs=len(members)))
+                    data += _printed_bar(axes, x, entry, name, column, **told)
+            data += _printed_ranges(axes, entry, name, column, model)
+            axes.set_xticks(range(len(sources)), [STYLE_NAMES.get(source, source) for source in sources], fontsize=SMALL)
+            axes.set_ylabel(_column_axis(column))
+            percent_axis(axes, "y", 0, 105)
+        for benign in mixes:  # for the legend alone
+            look = {"color": "0.6", "ec": "white"} if benign else {"color": "white", "ec": "0.4"}
+            row[0].bar(0, 0, 0, hatch=hatches[benign], label=count(benign, "benign row") if benign else "no benign rows", **look)
+        _legend_above(row, model, 3)
+    notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
+    return Drawing(figure, data, sorted({*runs, *bases}), notes)
+
+
+def _printed_bar(axes: "Axes", x: float, entry: Mapping[str, Any], name: str, column: Mapping[str, Any], **place: Any) -> list[dict]:
+    """The paper's value of a bar as an open diamond; none where the model or the benchmarks are not the paper's."""
+    row = printed(entry, **place)
+    if row is None or not column["same"] or row["values"].get(name) is None:
+        return []
+    axes.scatter([x], [row["values"][name]], marker="D", s=26, fc="white", ec="black", zorder=6, label="reported in the paper")
+    return [{**place, "column": name, "kind": "reported", "value": row["values"][name] / 100}]
+
+
+def _printed_ranges(axes: "Axes", entry: Mapping[str, Any], name: str, column: Mapping[str, Any], model: str) -> list[dict]:
+    """The ends that the paper prints for a column without benign rows, as dotted lines."""
+    found = [each for each in entry["ranges"] if each["column"] == name and each.get("model") == model and column["same"]]
+    for each in found:
+        for end in (end for end in (each["low"], each["high"]) if end is not None):
+            axes.axhline(end, color="black", lw=0.9, ls=":", zorder=4, label="reported in the paper: ends without benign rows")
+    return [{**each, "kind": "reported range"} for each in found]
+
+
+def attack_bars(inputs: Inputs) -> Drawing:
+    """Attack success without an attack, under each attack and on average: a bar per arm (base, then source and recipe), a row per model.
+
+    `arms` of the spec names recipes. Of each arm the setting that most of its runs have. The paper's values are open diamonds.
+    """
+    results, spec = inputs.results, inputs.spec
+    runs = chosen_runs(inputs)
+    arms = {
+        key: usual_runs(results, members, ("trainer", "benign", "n"))
+        for key, members in _by(results, runs, "model", "source", "recipe").items()
+    }
+    runs = sorted({run for members in arms.values() for run in members})
+    bases = bases_of(results, runs)
+    entry, columns, measures = _paper_parts(inputs, runs + bases, list(ATTACKED))
+    models = sorted({model for model, _, _ in arms})
+    figure, grid = panels(max(1, len(models)), 1, PAGE, 2.4)
+    data: list[dict] = []
+    if not models:
+        say(grid[0][0], "not enough runs")
+    for (axes,), model in zip(grid, models, strict=False):
+        mine = {key: members for key, members in arms.items() if key[0] == model}
+        start = [base for base in bases if results.runs[base]["model"] == model]
+        groups = ({(model, "none", "none"): start} if start else {}) | mine
+        width = 0.84 / len(groups)
+        for offset, ((_, source, recipe), members) in enumerate(groups.items()):
+            fields = results.runs[members[0]]
+            several = [key[2] for key in mine if key[1] == source]
+            words = label("none") if source == "none" else family(fields) + (f", {recipe}" if len(several) > 1 else "")
+            words = (spec.get("arms") or {}).get(recipe, words)
+            hatch = HATCHES[several.index(recipe) % len(HATCHES)] if recipe in several else ""
+            for place, (name, column) in enumerate(columns.items()):
+                x, measured = place - 0.42 + width * (offset + 0.5), measures[name]
+                point = estimate(measured, [run for run in members if run in measured.values])
+                if point is None:
+                    axes.text(x, 2, "no score", rotation=90, fontsize=SMALL, color="0.4", ha="center", va="bottom")
+                    continue
+                tint = {"color": family_colour(fields), "alpha": 0.85, "hatch": hatch, "ec": "white" if hatch else None}
+                axes.bar(x, 100 * point.value, width * 0.92, label=f"{words} ({count(len(members), 'run')})", **tint)
+                axes.errorbar(x, 100 * point.value, bars(point), color="0.45", lw=0.9, capsize=2, fmt="none")
+                told = {"model": model, "source": source, "recipe": recipe, "n": fields["n"], "column": name, "judge": measured.judge}
+                data.append(record_of(point, **told, runs=len(members)))
+                data += _printed_arm(axes, x, entry, name, column, fields, len(several) < 2)
+        axes.set_xticks(range(len(columns)), [column["title"] for column in columns.values()])
+        axes.set_ylabel("attack success (%) ↓")
+        percent_axis(axes, "y", 0, 105)
+        _legend_above([axes], model, 3)
+    notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
+    return Drawing(figure, data, sorted({*runs, *bases}), notes)
+
+
+def _printed_arm(
+    axes: "Axes", x: float, entry: Mapping[str, Any], name: str, column: Mapping[str, Any], fields: Mapping[str, Any], alone: bool
+) -> list[dict]:
+    """The paper's value of an arm, by its recipe where its source has several arms."""
+    row = printed(entry, **{key: fields[key] for key in ("model", "source", "recipe", "n")})
+    if row is None or (not alone and "recipe" not in row):
+        return []
+    return _printed_bar(axes, x, {"rows": [row]}, name, column, **{key: row[key] for key in ("model", "source") if key in row})
+
+
+def pattern_shares(inputs: Inputs) -> Drawing:
+    """Share of each risky pattern among the rows of a dataset before and after its filters, with Wilson's intervals: a panel per dataset.
+
+    Reads the filters' reports; `datasets` of the spec chooses among those that counted patterns. Unparseable rows are in no share.
+    """
+    spec = inputs.spec
+    entry = entry_of(inputs.reported, spec.get("reported") or spec.get("name", ""))
+    reports = [report for report in inputs.filter_reports if report.get("patterns")]
+    reports = [report for report in reports if report["name"] in (spec.get("datasets") or [report["name"]])]
+    figure, grid = panels(max(1, len(reports)), 1, PAGE, 2.9)
+    data: list[dict] = []
+    notes: list[str] = []
+    if not reports:
+        say(grid[0][0], "no filter counted risky patterns")
+    for (axes,), report in zip(grid, sorted(reports, key=lambda report: report["name"]), strict=False):
+        for offset, (when, tint) in enumerate(BEFORE_AFTER.items()):
+            told = report["patterns"][when]
+            read = told["n"] - told["unparseable"]
+            for place, pattern in enumerate(PATTERNS):
+                y = place - 0.2 + 0.4 * offset
+                if not read:
+                    axes.text(1, y, "no row was read", fontsize=SMALL, color="0.4", va="center")
+                    continue
+                point = wilson(told["counts"].get(pattern, 0), read)
+                axes.barh(y, 100 * point.value, 0.36, color=tint, label=f"{when} the filter ({count(read, 'row')})")
+                axes.errorbar(100 * point.value, y, xerr=bars(point), color="0.45", lw=0.9, capsize=2, fmt="none")
+                data.append(record_of(point, dataset=report["name"], pattern=pattern, when=when))
+                row = next((row for row in entry["rows"] if row["pattern"] == pattern), None)
+                if row and row["values"][when] is not None:
+                    value = row["values"][when]
+                    axes.scatter([value], [y], marker="D", s=26, fc="white", ec="black", zorder=6, label="reported in the paper")
+                    data.append({"pattern": pattern, "when": when, "kind": "reported", "value": value / 100})
+        unread = {when: report["patterns"][when]["unparseable"] for when in BEFORE_AFTER}
+        if any(unread.values()):
+            notes.append(f"{report['name']}: unparseable, in no share: {unread['before']} before, {unread['after']} after.")
+        axes.set_yticks(range(len(PATTERNS)), [pattern.replace("_", " ") for pattern in PATTERNS])
+        axes.invert_yaxis()
+        percent_axis(axes, "x", 0, 105)
+        axes.set_xlabel("share of the rows (%)")
+        _legend_above([axes], report["name"])
+    return Drawing(figure, data, sorted(report["name"] for report in reports), notes)
+
+
+def safety_tax_plane(inputs: Inputs) -> Drawing:
+    """Safety gained against safety tax paid, each setting against its own base: all recipes and models of both papers in one plane.
+
+    x is the harmful score that training took away, y the accuracy that it cost, both in points, on the benchmarks that a setting shares
+    with its base, and paired with the base item by item. Colour tells the style or method, the marker the model. `reported` is the entry
+    whose rows stand as hollow marks, joined by a thin line to our runs at the usual setting, where the study has the paper's model and
+    benchmarks.
+    """
+    results, spec = inputs.results, inputs.spec
+    entry = entry_of(inputs.reported, spec.get("reported") or spec.get("name", ""))
+    columns = columns_of(inputs.reported, spec, ("asr_mean", "reasoning_mean"))
+    runs = chosen_runs(inputs)
+    models = sorted({results.runs[run]["model"] for run in runs})
+    markers = {model: MODEL_MARKERS[number % len(MODEL_MARKERS)] for number, model in enumerate(models)}
+    figure, grid = panels(1, 1, PAGE, 4.6)
+    axes = grid[0][0]
+    data: list[dict] = []
+    suites: dict[str, set[str]] = defaultdict(set)
+    for members in by_setting(results, runs).values():
+        fields = results.runs[members[0]]
+        both = {*members, *(base for run in members if (base := base_of(results, run)))}
+        measures = {axis: measure(results, metric, both, (spec.get("judges") or {}).get(metric)) for axis, metric in GAINED_PAID.items()}
+        x, y = (tax_interval(results, measures[axis], members) for axis in GAINED_PAID)
+        if x is None or y is None:
+            continue
+        look = {"color": family_colour(fields), "marker": markers[fields["model"]], "ls": "", "ms": 6, "mec": "white", "mew": 0.5}
+        axes.errorbar(100 * x.value, 100 * y.value, bars(y), bars(x), elinewidth=0.6, capsize=1.2, zorder=3, **look)
+        told = {key: fields[key] for key in ("model", "recipe", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
+        data += [record_of(point, axis=axis, **told) for axis, point in zip(GAINED_PAID, (x, y), strict=True)]
+        for measured in measures.values():
+            suites[measured.metric].update(measured.benchmarks)
+        usual = set(runs_of(results, {"model": fields["model"], "source": fields["source"]}, spec.get("select")))
+        alike = [
+            set(column["benchmarks"]) == set(measures[axis].benchmarks) for axis, column in zip(GAINED_PAID, columns.values(), strict=False)
+        ]
+        if alike == [True, True] and set(members) <= usual:
+            data += _printed_point(axes, entry, fields, markers[fields["model"]], (100 * x.value, 100 * y.value))
+    if not data:
+        say(axes, "not enough runs")
+    else:
+        axes.axhline(0, color="0.7", lw=0.8, zorder=0)
+        axes.axvline(0, color="0.7", lw=0.8, zorder=0)
+        _plane_key(axes, results, data, markers)
+    axes.set_xlabel("safety gained: harmful score of the base − after training (points) →")
+    axes.set_ylabel("safety tax paid: accuracy lost (points) ↓")
+    shown = sorted({run for members in by_setting(results, runs).values() for run in members})
+    notes = explained(inputs, runs)
+    for metric, words in (("harmful_score", "Harmful score"), ("accuracy", "Accuracy")):
+        notes += (
+            [f"{words}: mean over those of {', '.join(sorted(suites[metric]))} that a setting and its base were tested on."]
+            if suites[metric]
+            else []
+        )
+    if any(record.get("kind") == "reported" for record in data):
+        notes.append(f"Hollow: the paper's own points ({entry['paper']}, {entry['place']}), joined to ours.")
+    return Drawing(figure, data, sorted({*shown, *bases_of(results, shown)}) if shown else [], notes)
+
+
+def _printed_point(axes: "Axes", entry: Mapping[str, Any], fields: Mapping[str, Any], marker: str, ours: tuple[float, float]) -> list[dict]:
+    """The paper's point of a setting as a hollow mark: what its row gained and paid against the paper's row of the model as it is."""
+    place = {"model": fields["model"], "source": fields["source"]}
+    row, start = printed(entry, **place), printed(entry, model=fields["model"], source="none")
+    if row is None or start is None:
+        return []
+    x, y = (start["values"][name] - row["values"][name] for name in ("asr_mean", "reasoning_mean"))
+    axes.plot([ours[0], x], [ours[1], y], color="0.6", lw=0.5, zorder=1)
+    axes.scatter([x], [y], marker=marker, s=40, fc="none", ec=family_colour(fields), lw=1.1, zorder=4)
+    return [{**place, "kind": "reported", "axis": axis, "value": value / 100} for axis, value in zip(GAINED_PAID, (x, y), strict=True)]
+
+
+def _plane_key(axes: "Axes", results: Results, data: Sequence[Mapping[str, Any]], markers: Mapping[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    ours = [record for record in data if "kind" not in record]
+    tints = {}
+    for record in sorted(ours, key=lambda record: (_style_order(record["source"]), record["method"])):
+        words = STYLE_NAMES.get(record["source"]) or label(record["method"])
+        tints[words] = family_colour(record)
+    handles = [Line2D([], [], color=tint, lw=3, label=words) for words, tint in tints.items()]
+    shown = {record["model"] for record in ours}
+    handles += [Line2D([], [], marker=markers[model], ls="", color="0.4", ms=5, label=model) for model in markers if model in shown]
+    if len(ours) < len(data):
+        handles.append(Line2D([], [], marker="o", ls="", mfc="none", mec="0.4", ms=5, label="hollow: the paper's"))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
     "safety_reasoning_plane": safety_reasoning_plane,
     "method_bars": method_bars,
@@ -1035,6 +1496,11 @@ FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
     "judge_agreement": judge_agreement,
     "judge_pairs": judge_pairs,
     "ablations": ablations,
+    "sweep": sweep,
+    "with_without": with_without,
+    "attack_bars": attack_bars,
+    "pattern_shares": pattern_shares,
+    "safety_tax_plane": safety_tax_plane,
 }
 
 

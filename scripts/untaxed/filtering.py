@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from untaxed.datasets import response_characters
 from untaxed.judges import RISKY_PATTERNS, WAYS_TO_OVERTHINK
 from untaxed.records import UserError
 from untaxed.thinking import ThinkingFormat
@@ -75,7 +76,8 @@ def apply_filters(
     `verdicts_by_judge` holds the verdict records of every judge of `filters`, and of `patterns`, whose labels are counted before and after
     the filters (not after the draw). A smaller limit draws a part of what a larger one draws. The report is
     {"rows", "kept" (after the filters), "rows_out", "steps": [{"judge", "in", "out", "verdicts": {verdict: rows}}],
-    "patterns": {"judge", "before", "after"} (`count_labels`) or None}.
+    "patterns": {"judge", "before", "after"} (`count_labels`) or None,
+    "response_characters": {"all" (that pass), "drawn"} (`datasets.response_characters`)}.
     Raises UserError for a row without a verdict, and for fewer rows than the limit.
     """
     found = {judge: {verdict["id"]: verdict for verdict in verdicts} for judge, verdicts in verdicts_by_judge.items()}
@@ -95,7 +97,9 @@ def apply_filters(
         kept = passed
     drawn = draw(kept, limit, seed, dataset)
     counted = {"judge": patterns, "before": labelled(rows), "after": labelled(kept)} if patterns else None
-    return drawn, {"rows": len(rows), "kept": len(kept), "rows_out": len(drawn), "steps": steps, "patterns": counted}
+    lengths = {"all": response_characters(kept), "drawn": response_characters(drawn)}
+    told = {"rows": len(rows), "kept": len(kept), "rows_out": len(drawn), "steps": steps, "patterns": counted}
+    return drawn, told | {"response_characters": lengths}
 
 
 def draw(rows: list[dict], limit: int | None, seed: int, dataset: str) -> list[dict]:

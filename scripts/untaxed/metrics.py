@@ -25,12 +25,16 @@ thought, and its verdict stands. In accuracy a sum without a result is wrong.
 How long a run's generations are is three metrics of every benchmark, means over items: `output_tokens` (all generated tokens),
 `trace_characters` and `output_answer_characters` (their two parts as text; no tokenizer is at hand here). `reasoning_tokens` and
 `answer_tokens` of shift.json are lengths of the training targets, not of what a run says.
+
+How a run was trained is told by its manifest: the counts of its training tokens (`tokens_…`; one pass over the rows), the last loss
+(`training_loss`), the mean loss over all steps (`training_loss_mean`), and `tokens_to_settle`: the tokens with loss that were trained on
+until the running mean of the loss (five steps) stayed within 1.1 times its final value.
 """
 
 import csv
 import operator
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,15 +254,27 @@ def _shift(run: dict, path: Path) -> tuple[list[dict], list[tuple]]:
     return rows, [(run["run"], "", "", "similarity", f"{number:06d}", value) for number, value in enumerate(values)]
 
 
+def steps_to_settle(losses: Sequence[float], window: int = 5, slack: float = 1.1) -> int:
+    """Steps after which the mean loss of the last `window` steps stays at most `slack` times that of the final `window`."""
+    means = [sum(losses[max(0, end - window) : end]) / min(window, end) for end in range(1, len(losses) + 1)]
+    above = [step for step, mean in enumerate(means, start=1) if mean > slack * means[-1]]
+    return min(len(losses), above[-1] + 1) if above else 1
+
+
 def _training(run: dict, folder: Path) -> list[dict]:
-    """The last training loss and the token counts of the run's training manifest."""
+    """The token counts of the run's training manifest, and how its loss fell."""
     path = folder / "checkpoint" / "manifest.json"
     if not path.exists():
         return []
     manifest = read_json(path)
-    values = {f"tokens_{name}": count for name, count in (manifest.get("tokens") or {}).items() if isinstance(count, int | float)}
-    if manifest.get("loss"):
-        values["training_loss"] = manifest["loss"][-1]
+    tokens = {name: count for name, count in (manifest.get("tokens") or {}).items() if isinstance(count, int | float)}
+    values = {f"tokens_{name}": count for name, count in tokens.items()}
+    if losses := manifest.get("loss"):
+        values |= {"training_loss": losses[-1], "training_loss_mean": sum(losses) / len(losses)}
+        settled = steps_to_settle(losses)
+        trainer = read_yaml(folder / "run.yaml").get("trainer") or {}
+        if tokens.get("rows") and tokens.get("loss_tokens") and isinstance(trainer, Mapping) and trainer.get("batch_size"):
+            values["tokens_to_settle"] = settled * trainer["batch_size"] * tokens["loss_tokens"] / tokens["rows"]
     return [run | {"benchmark": "", "kind": "training", "judge": "", "metric": name, "value": values[name]} for name in sorted(values)]
 
 
@@ -399,29 +415,38 @@ def fields_by_run(metrics: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, A
 def select(runs: Mapping[str, Mapping[str, Any]], selector: Mapping[str, Any] | None) -> list[str]:
     """Ids of the runs whose fields match the selector.
 
-    It gives a value, a list of values, a comparison such as ">0", or "min"/"max" among the runs that match the rest. Runs of the source
-    ABLATION are left out unless the selector gives a source: no figure, table or claim shall count them as the method itself.
+    It gives a value, a list of values, a comparison such as ">0" or ">0, <100", or "min"/"max"/"usual" among the runs that match the rest:
+    "usual" is that of their values which most runs have, whether these match or not (of equals the largest number, the first name). Runs
+    of the source ABLATION are left out unless the selector gives a source: no figure, table or claim shall count them as the method itself.
     """
     selector = dict(selector or {})
     unknown = [key for key in selector if key not in RUN_FIELDS]
     if unknown:
         raise UserError(f"selector: no run field {unknown[0]!r}; valid: {', '.join(RUN_FIELDS)}")
-    extremes = {key: selector.pop(key) for key in list(selector) if selector[key] in ("min", "max")}
+    extremes = {key: selector.pop(key) for key in list(selector) if selector[key] in ("min", "max", "usual")}
     known = [name for name in sorted(runs) if "source" in selector or runs[name]["source"] != ABLATION]
     chosen = [name for name in known if all(_matches(runs[name][key], wanted) for key, wanted in selector.items())]
     for key, which in extremes.items():
-        values = [runs[name][key] for name in chosen if runs[name][key] is not None]
-        best = {"min": min, "max": max}[which](values) if values else None
+        values = {runs[name][key] for name in chosen if runs[name][key] is not None}
+        counts = Counter(fields[key] for fields in runs.values())
+        best = None if not values else _usual(values, counts) if which == "usual" else {"min": min, "max": max}[which](values)
         chosen = [name for name in chosen if runs[name][key] == best]
     return chosen
+
+
+def _usual(values: Iterable[Any], counts: Mapping[Any, int]) -> Any:
+    """The value that is counted most often; of equals the largest number, the first name."""
+    values = list(values)
+    most = [value for value in values if counts[value] == max(counts[each] for each in values)]
+    return max(most) if all(isinstance(value, int | float) for value in most) else min(most, key=str)
 
 
 def _matches(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list | tuple):
         return any(_matches(value, each) for each in wanted)
-    if isinstance(wanted, str) and (parts := re.fullmatch(r"([<>]=?)\s*([\d.eE+-]+)", wanted)):
-        compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[parts[1]]
-        return value is not None and compare(value, float(parts[2]))
+    if isinstance(wanted, str) and all(parts := [re.fullmatch(r"\s*([<>]=?)\s*([\d.eE+-]+)\s*", part) for part in wanted.split(",")]):
+        compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+        return value is not None and all(compare[part[1]](value, float(part[2])) for part in parts)
     return value == wanted
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from untaxed.agreement import QUESTIONS
 from untaxed.figures import Inputs, ablated_runs, bases_of, chosen_runs, estimate, refined_as, shift_interval, steps_of_n, tax_interval
-from untaxed.metrics import LENGTHS, Measure, Results, base_of, by_setting, measure, safety_axis
+from untaxed.metrics import LENGTHS, Measure, Results, base_of, by_setting, measure, safety_axis, select
 from untaxed.pages import page
-from untaxed.records import UserError, atomic_path, write_text
+from untaxed.records import UserError, atomic_path, nearest, write_text
+from untaxed.reported import DOUBT, column_measures, columns_of, entry_of, printed, runs_of
 from untaxed.statistics import Estimate, hierarchical_mean, matched_difference, paired_bootstrap
 
 READING = "Rates are in percent. Brackets hold 95 % intervals; a dash means not measured, or that no reply of the judge could be read."
@@ -28,6 +29,7 @@ TARGETS = {  # a column of the shift table: its metric, and digits
 JUDGED = ("refusal_rate", "harmful_score", "strongreject", "over_refusal")
 ASKED = {"harmful": "refusal_rate", "benign": "over_refusal"}  # kinds of prompts, with a metric that is judged on them
 RATES = ("accuracy", *JUDGED)
+ROUNDED = 0.05  # points: a printed value stands for all that round to it
 
 
 def cell(point: Estimate | None, scale: float = 100, digits: int = 1) -> str:
@@ -275,6 +277,184 @@ def data(inputs: Inputs) -> list[dict[str, Any]]:
     ]
 
 
+def paper_table(inputs: Inputs) -> list[dict[str, Any]]:
+    """A table of a paper with ours beside it: a row for each printed row, and of each column ours, the paper's, and the difference.
+
+    `reported` of the spec (default: the table's name) is the entry of reported.yaml. Ours is the mean over seeds and items with its
+    interval; beside the difference stands whether the paper's value lies inside it. Where the study has other benchmarks (`columns`) or
+    models (then `reference` is the model whose printed rows stand there), the paper's value has its model in its heading and no
+    difference. `recipes` maps the entry's recipes to those of the study, `judges` a metric to its judge, `select` narrows the trained runs.
+    """
+    spec, results = inputs.spec, inputs.results
+    entry = entry_of(inputs.reported, spec.get("reported") or spec.get("name", ""))
+    columns = columns_of(inputs.reported, spec, entry["columns"])
+    rows = [(row, reference, _runs_of_row(inputs, row)) for row, reference in _paper_rows(inputs, entry)]
+    measures = column_measures(results, columns, {run for _, _, runs in rows for run in runs}, spec.get("judges"))
+    records = []
+    for row, reference, runs in rows:
+        places = {key: row[key] for key in ("model", "source", "teacher", "safety_rows", "n", "benign", "learning_rate") if key in row}
+        record = places | {"recipe": ", ".join(sorted({results.runs[run]["recipe"] for run in runs})) or "–", "seeds": len(runs)}
+        for name, column in columns.items():
+            known = [run for run in runs if run in measures[name].values]
+            point = estimate(measures[name], known)
+            record[column["title"]] = "not run" if not runs else cell(point)
+            record |= _beside(inputs, row, reference, name, column, point)
+        items = {
+            metric: max((len(measures[name].items(run)) for name in names for run in runs if run in measures[name].values), default=0)
+            for metric, names in _by_metric(columns).items()
+        }
+        records.append(record | {f"items, {metric.replace('_', ' ')}": number or "–" for metric, number in items.items()})
+    return records
+
+
+def _by_metric(columns: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, column in columns.items():
+        found.setdefault(column["metric"], []).append(name)
+    return found
+
+
+def _paper_rows(inputs: Inputs, entry: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
+    """The printed rows, and for each model of the study that the entry lacks those of `reference`, as (row, whether it is one of these)."""
+    rows = [(row, False) for row in entry["rows"]]
+    if not (reference := inputs.spec.get("reference")):
+        return rows
+    models = {row["model"] for row in entry["rows"]}
+    if reference not in models:
+        raise UserError(f"reference: {reference!r} is no model of this table of the paper; {nearest(reference, models)}")
+    others = sorted({fields["model"] for fields in inputs.results.runs.values()} - models)
+    stand = [({**row, "model": model}, True) for model in others for row in entry["rows"] if row["model"] == reference]
+    present = {fields["model"] for fields in inputs.results.runs.values()}
+    return [(row, False) for row, _ in rows if row["model"] in present] + stand
+
+
+def _runs_of_row(inputs: Inputs, row: dict[str, Any]) -> list[str]:
+    names = inputs.spec.get("recipes") or {}
+    renamed = {"recipe": names.get(row["recipe"], row["recipe"])} if "recipe" in row else {}
+    return runs_of(inputs.results, {**row, **renamed}, inputs.spec.get("select"))
+
+
+def _beside(
+    inputs: Inputs, row: dict[str, Any], reference: bool, name: str, column: dict[str, Any], point: Estimate | None
+) -> dict[str, str]:
+    """The paper's value of a cell under a heading that says whose it is, and our difference to it where both measure the same."""
+    value, title = row["values"][name], column["title"]
+    text = "–" if value is None else f"{value:.1f}" + (f" {DOUBT}" if name in row["doubt"] else "")
+    if reference or not column["same"]:
+        model = inputs.spec["reference"] if reference else row["model"]
+        return {f"{title} (paper, {inputs.reported['models'].get(model, model)})": text}
+    return {f"{title} (paper)": text, f"{title} (ours − paper)": _apart(point, value)}
+
+
+def _apart(point: Estimate | None, value: float | None) -> str:
+    """Our value minus the paper's in points, and whether the paper's lies inside our interval."""
+    if point is None or value is None:
+        return "–"
+    text = f"{round(100 * point.value - value, 1) + 0:+.1f}".replace("-", "−")
+    if point.low is None:
+        return text
+    inside = 100 * point.low - ROUNDED <= value <= 100 * point.high + ROUNDED
+    return f"{text}, paper {'inside' if inside else 'outside'}"
+
+
+def paper_notes(inputs: Inputs) -> list[str]:
+    """What stands below a table of a paper: its place, what of the study its columns are, and why a marked value is in doubt."""
+    entry = entry_of(inputs.reported, inputs.spec.get("reported") or inputs.spec.get("name", ""))
+    columns = columns_of(inputs.reported, inputs.spec, entry["columns"])
+    said = [f"Printed: {entry['paper']}, {entry['place']}. Inside: the printed value, as rounded, lies in our 95 % interval."]
+    said += [
+        f"{column['title']}: {column['metric'].replace('_', ' ')} on {', '.join(column['benchmarks'])}." for column in columns.values()
+    ]
+    shown = {row["model"] for row, _ in _paper_rows(inputs, entry)} | {inputs.spec.get("reference")}
+    for row in (row for row in entry["rows"] if row.get("model") in shown):
+        for name in (name for name in row["doubt"] if name in columns):
+            model = inputs.reported["models"].get(row["model"], row["model"])
+            said.append(f"{DOUBT} {model}, {row['source']}, {columns[name]['title']} {row['values'][name]:.1f}: {row['doubt'][name]}.")
+    return said
+
+
+def gains(inputs: Inputs) -> list[dict[str, Any]]:
+    """DGR beside Vanilla SFT by model and source at the largest n: accuracy, the gain in points and in percent, and what the paper prints.
+
+    The paper does not say whether its gain is points or relative, so it is held against both intervals. `reported`: as in `paper_table`;
+    its gains stand beside the paper's sources alone, and are compared for the paper's model alone.
+    """
+    results, spec = inputs.results, inputs.spec
+    entry = entry_of(inputs.reported, spec.get("reported") or spec.get("name", ""))
+    runs = select(results.runs, {"method": ["vanilla", "dgr"], "n": "max", "benign": 0, **(spec.get("select") or {})})
+    groups: dict[tuple, list[str]] = {}
+    for run in runs:
+        groups.setdefault((results.runs[run]["model"], results.runs[run]["source"]), []).append(run)
+    records = []
+    for (model, source), members in sorted(groups.items()):
+        sides = [[run for run in members if results.runs[run]["method"] == method] for method in ("vanilla", "dgr")]
+        if not all(sides):
+            continue
+        bases = bases_of(results, members)
+        record: dict[str, Any] = {"model": model, "source": source, "n": results.runs[members[0]]["n"], "seeds": len(sides[1])}
+        for metric in ("accuracy", "harmful_score", "over_refusal"):
+            measured = measure(results, metric, bases + members, (spec.get("judges") or {}).get(metric))
+            for words, side in (("base", bases), *zip(("Vanilla", "DGR"), sides, strict=True)):
+                record[f"{metric.replace('_', ' ')}, {words}"] = cell(estimate(measured, side))
+            if metric == "accuracy":
+                record |= _gain(results, measured, members, printed(entry, source=source), model)
+        records.append(record)
+    return records
+
+
+def _gain(results: Results, accuracy: Measure, runs: list[str], row: dict[str, Any] | None, model: str) -> dict[str, str]:
+    """The cells of the gain of DGR over Vanilla SFT, with the paper's number held against both readings."""
+    point = _gained(results, accuracy, runs)
+    vanilla = [accuracy.values[run] for run in runs if results.runs[run]["method"] == "vanilla" and run in accuracy.values]
+    scale = len(vanilla) / sum(vanilla) if sum(vanilla) else None
+    ends = (point.value, point.low, point.high) if point else ()
+    relative = Estimate(*(None if end is None else end * scale for end in ends), point.n) if point and scale else None
+    told = {"gain (points)": cell(point), "gain (%)": cell(relative)}
+    value = row["values"]["accuracy_gain"] if row else None
+    told["gain (paper)"] = "–" if value is None else f"{value:+.1f}"
+    for words, each in (("points", point), ("%", relative)):
+        told[f"ours − paper ({words})"] = _apart(each, value if row and row["model"] == model else None)
+    return told
+
+
+LENGTH_NAMES = {"mean": "mean", "p90": "90th percentile"}
+
+
+def response_lengths(inputs: Inputs) -> list[dict[str, Any]]:
+    """Lengths of the responses of each style's set, beside the paper's in tokens.
+
+    `datasets` of the spec maps a source to its dataset in the study, whose report gives characters: of every row that passed the filters
+    and of those drawn, which are the same where there is no filter. Ours in tokens is the mean of the rows that runs of that source trained
+    on (benign rows too), by the model's own tokenizer, where such runs were trained; the paper's is by that of R1-Distill-Qwen-7B.
+    """
+    spec, results = inputs.spec, inputs.results
+    entry = entry_of(inputs.reported, spec.get("reported") or spec.get("name", ""))
+    reports = {report["name"]: report for report in [*inputs.dataset_reports, *inputs.filter_reports]}
+    records = []
+    for row in entry["rows"]:
+        name = (spec.get("datasets") or {}).get(row["source"], "–")
+        lengths = reports.get(name, {}).get("response_characters") or {}
+        record: dict[str, Any] = {"set": row["source"], "dataset": name}
+        for part in ("all", "drawn"):
+            told = lengths.get(part, {}) if "all" in lengths else lengths
+            record[f"rows, {part}"] = told.get("n", "–")
+            for key, words in LENGTH_NAMES.items():
+                record[f"{part}, {words} (characters)"] = f"{told[key]:.1f}" if key in told else "–"
+                value = row["values"][f"{part}_{key}"]
+                record[f"{part}, {words} (tokens, paper)"] = "–" if value is None else f"{value:.1f}"
+        runs = select({run: each for run, each in results.runs.items() if each["method"] == "vanilla"}, {"source": row["source"]})
+        record["trained on, mean (tokens)"] = cell(_response_tokens(results, runs), 1)
+        records.append(record)
+    return records
+
+
+def _response_tokens(results: Results, runs: list[str]) -> Estimate | None:
+    """Mean tokens of trace and answer of the rows that runs trained on, over the runs."""
+    parts = [measure(results, f"tokens_{name}", runs).values for name in ("reasoning_loss_tokens", "answer_loss_tokens", "rows")]
+    means = [(parts[0][run] + parts[1][run]) / parts[2][run] for run in runs if all(part.get(run) is not None for part in parts)]
+    return Estimate(sum(means) / len(means), None, None, len(means)) if means else None
+
+
 TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
     "main_results": main_results,
     "activation": activation,
@@ -285,7 +465,11 @@ TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
     "judges": judges,
     "judge_pairs": judge_pairs,
     "data": data,
+    "paper_table": paper_table,
+    "gains": gains,
+    "response_lengths": response_lengths,
 }
+NOTES: dict[str, Callable[[Inputs], list[str]]] = {"paper_table": paper_notes}
 
 
 def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str, page_path: Path | str) -> int:
@@ -299,14 +483,15 @@ def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str,
         writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
-    caption = inputs.spec.get("caption", "")
+    caption, notes = inputs.spec.get("caption", ""), NOTES[kind](inputs) if kind in NOTES else []
     lines = [f"# {inputs.spec.get('title', kind)}", ""] + ([caption.strip(), ""] if caption else [])
     if records:
         lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         lines += ["| " + " | ".join(str(record.get(column, "")).replace("|", "\\|") for column in columns) + " |" for record in records]
     else:
         lines.append("Nothing was measured.")
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
     write_text(markdown_path, "\n".join(lines) + "\n")
     title = inputs.spec.get("title", kind.replace("_", " ").capitalize())
-    write_text(page_path, page(title, f"{caption.strip()} {READING}".strip(), records))
+    write_text(page_path, page(title, " ".join([caption.strip(), READING, *notes]).strip(), records))
     return len(records)

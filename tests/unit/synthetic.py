@@ -87,3 +87,52 @@ def study(place: Path, seeds: int = 3, flip: bool = False, methods: tuple[str, .
                             )
                         )
     return results_of(folders, place)
+
+
+def paper() -> dict:
+    """What a paper about the model tiny might print, as `read_reported` gives it: a table, gains, lengths and shares of patterns."""
+    columns = {
+        "math500": {"title": "MATH500", "metric": "accuracy", "benchmarks": ["sums"], "counts": 40},
+        "reasoning_mean": {"title": "reasoning", "metric": "accuracy", "benchmarks": ["sums", "chains"]},
+        "asr_none": {"title": "ASR, no attack", "metric": "harmful_score", "benchmarks": ["harm"]},
+        "asr_mean": {"title": "ASR, mean", "metric": "harmful_score", "benchmarks": ["harm"]},
+        "over_refusal": {"title": "over-refusal", "metric": "over_refusal", "benchmarks": ["harmless"]},
+    }
+
+    def entry(names: list[str], *rows: dict, **more: list) -> dict:
+        full = [row | {"values": dict(zip(names, row["values"], strict=True)), "doubt": row.get("doubt", {})} for row in rows]
+        return {"paper": "arXiv 0", "place": "Table 1", "columns": names, "rows": full, "ranges": more.get("ranges", [])}
+
+    three = ["reasoning_mean", "asr_mean", "over_refusal"]
+    direct = {"model": "tiny", "source": "direct"}
+    entries = {
+        "table": entry(
+            ["math500", "reasoning_mean", "asr_none", "over_refusal"],
+            {"model": "tiny", "source": "none", "values": [90.0, 90.0, 100.0, 0.0]},
+            {**direct, "values": [40.0, 90.0, 10.0, 20.0], "doubt": {"over_refusal": "of other prompts"}},
+            {"model": "other", "source": "direct", "values": [1.0, 2.0, 3.0, 4.0]},
+        ),
+        "plane": entry(
+            three, {"model": "tiny", "source": "none", "values": [90.0, 100.0, 0.0]}, {**direct, "values": [50.0, 10.0, 20.0]}
+        ),
+        "sweep": entry(three, {**direct, "n": 100, "values": [40.0, 11.0, None]}),
+        "benign": entry(
+            three, {**direct, "benign": 20, "values": [40.0, 11.0, 21.0]},
+            ranges=[{"model": "tiny", "benign": 0, "column": "over_refusal", "low": None, "high": 54.7}],
+        ),
+        "gains": entry(["accuracy_gain"], {**direct, "values": [40.0]}),
+        "lengths": entry(["all_mean", "all_p90", "drawn_mean", "drawn_p90"], {"source": "direct", "values": [774.1, 1354.0, 565.6, None]}),
+        "patterns": entry(["before", "after"], {"pattern": "weak_vacillation", "values": [33.0, 66.0]}),
+    }  # fmt: skip
+    return {"columns": columns, "models": {"tiny": "Tiny-1B", "other": "Other-2B"}, "entries": entries}
+
+
+PATTERNS = {  # as a filter reports: of 100 rows 40 pass, and with them most of one pattern
+    "rows": 100, "kept": 40, "rows_out": 30, "name": "direct-safe",
+    "steps": [{"judge": "shield", "in": 100, "out": 40, "verdicts": {"safe": 40, "unsafe": 60}}],
+    "patterns": {
+        "judge": "patterns",
+        "before": {"n": 100, "unparseable": 4, "counts": {"weak_vacillation": 33, "strong_vacillation": 50}},
+        "after": {"n": 40, "unparseable": 0, "counts": {"weak_vacillation": 26, "strong_vacillation": 2}},
+    },
+}  # fmt: skip

@@ -3,10 +3,11 @@
 import csv
 
 import pytest
-from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
+from synthetic import PATTERNS, end_generations, results_of, spec_of, study, write_base, write_run
 from untaxed.claims import counts, html_page, judge_claim, judge_claims, markdown, read_claims, verdict_of, write_csv
 from untaxed.metrics import base_of, by_setting
-from untaxed.records import UserError, write_yaml
+from untaxed.records import UserError, read_yaml, write_yaml
+from untaxed.reported import read_reported
 from untaxed.statistics import Estimate
 
 GAIN = {
@@ -73,7 +74,7 @@ def test_a_stand_in_is_judged_and_named_but_not_held_against_the_papers_number(k
 def test_the_base_is_exempt_from_what_selects_trained_runs(known):
     claim = GAIN | {"a": {"method": "vanilla"}, "b": {"method": "none"}, "direction": "less", "applies_to": {"source": "direct"}}
     record = judge_claim(claim, known, {})
-    assert record["verdict"] == "supported"
+    assert (record["verdict"], record["command"]) == ("supported", "snakemake method_bars")
     assert record["value"] == pytest.approx(0.4 - 0.9)
     assert "base--tiny" in record["runs"]
     assert "not paired" not in record["reason"]
@@ -246,7 +247,7 @@ def test_the_projects_claims_are_well_formed_and_all_get_a_verdict(root, known, 
     verdicts = {record["id"]: record["verdict"] for record in records}
     assert verdicts["tax-exists"] == verdicts["dgr-gain-direct-refusal"] == verdicts["benign-rows-lower-over-refusal"] == "supported"
     assert verdicts["tax-follows-shift"] == verdicts["dgr-lowers-shift"] == verdicts["ten-samples-suffice"] == "supported"
-    assert verdicts["improved-beats-default-safety"] == "not run"
+    assert verdicts["improved-beats-default-safety"] == verdicts["few-traces-are-free-of-risk"] == "not run"
     text = markdown(records, "tiny")
     assert all(f"**{record['id']}**" in text for record in records)
     page = html_page(records, "tiny")
@@ -270,3 +271,119 @@ def test_a_malformed_claim_is_named(tmp_path, change, message):
     write_yaml(tmp_path / "claims.yaml", {"claims": [GAIN | change]})
     with pytest.raises(UserError, match=f"gain: .*{message}"):
         read_claims(tmp_path / "claims.yaml")
+
+
+SHARE = {
+    "id": "rise", "paper": "p", "statement": "It rises.", "test": "share", "dataset": "direct-safe", "share": "weak_vacillation",
+    "when": "rise", "direction": "greater", "figure": "cot_figure1", "reported": 33.0,
+}  # fmt: skip
+
+
+def test_the_rise_of_a_share_is_that_of_the_rows_kept_over_those_removed(known):
+    """33 of 96 rows before, 26 of 40 after: +30.6 points; the 56 rows that went had 7."""
+    record = judge_claim(SHARE, known, {}, filter_reports=[PATTERNS])
+    assert (record["verdict"], record["value"], record["n"]) == ("supported", pytest.approx(26 / 40 - 33 / 96), 96)
+    # Wilson: 26 of 40 [0.4951, 0.7787], 7 of 56 [0.0619, 0.2363], whose difference 0.525 Newcombe bounds by 0.334 and 0.668
+    scale = 56 / 96
+    assert (record["low"], record["high"]) == (pytest.approx(0.334 * scale, abs=0.002), pytest.approx(0.668 * scale, abs=0.002))
+    assert (record["counted"], record["reported_inside"]["points"], record["judge"]) == ("rows", True, "patterns")
+    assert judge_claim(SHARE | {"direction": "less"}, known, {}, filter_reports=[PATTERNS])["verdict"] == "contradicted"
+
+
+def test_the_share_of_rows_kept_and_of_a_pattern_after_the_filter(known):
+    kept = judge_claim(SHARE | {"share": "kept", "direction": "less", "bound": 0.6}, known, {}, filter_reports=[PATTERNS])
+    assert (kept["verdict"], kept["value"], kept["n"]) == ("supported", 0.4, 100)
+    after = judge_claim(SHARE | {"share": "strong_vacillation", "when": "after", "bound": 0.5}, known, {}, filter_reports=[PATTERNS])
+    assert (after["verdict"], after["value"], after["n"]) == ("contradicted", 0.05, 40)
+
+
+def test_a_share_of_rows_that_no_filter_reported_was_not_run(known):
+    record = judge_claim(SHARE, known, {})
+    assert (record["verdict"], record["reason"]) == ("not run", "no filter of the dataset direct-safe was run")
+    uncounted = judge_claim(SHARE, known, {}, filter_reports=[PATTERNS | {"patterns": None}])
+    assert (uncounted["verdict"], uncounted["reason"]) == ("not run", "no judge counted risky patterns in direct-safe")
+    other = judge_claim(SHARE | {"dataset": "cot-default"}, known, {"cot-default": ["direct-safe"]}, filter_reports=[PATTERNS])
+    assert (other["verdict"], other["reported_inside"]) == ("supported", None)  # another set than the paper's
+
+
+def test_another_model_as_it_is_may_be_the_other_side(tmp_path):
+    """A safe model of others stays as it is: the trained runs are held against it and not against their own base."""
+    folders = [write_base(tmp_path / "b")]
+    prior = {"run": "base--prior", "model": "prior", "method": "none", "source": "none", "n": 0, "seed": 0}
+    folders.append(write_run(tmp_path / "prior", prior, 0.7, 0.5))
+    folders += [write_run(tmp_path / f"v{s}", spec_of("vanilla", "direct", 10, s), 0.8, 0.9) for s in range(2)]
+    claim = GAIN | {"a": {"method": "vanilla"}, "b": {"method": "none", "model": "prior"}, "where": {}}
+    record = judge_claim(claim, results_of(folders, tmp_path), {})
+    assert (record["value"], record["runs"][0]) == (pytest.approx(0.1), "base--prior")
+    assert "base--tiny" not in record["runs"]
+
+
+def test_learning_rates_are_paired_although_each_has_its_trainer(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    for rate, accuracy in ((1e-6, 0.8), (1e-4, 0.4)):
+        for seed in range(2):
+            spec = spec_of("vanilla", "direct", 10, seed) | {"run": f"{rate}-{seed}", "trainer_name": f"at-{rate}"}
+            folders.append(write_run(tmp_path / spec["run"], spec | {"trainer": {"learning_rate": rate, "epochs": 1.0}}, accuracy, 0.5))
+    claim = GAIN | {"a": {"learning_rate": 1e-6}, "b": {"learning_rate": 1e-4}, "where": {}}
+    record = judge_claim(claim, results_of(folders, tmp_path), {})
+    assert record["value"] == pytest.approx(0.4)
+    assert "not paired" not in record["reason"]
+
+
+def test_the_papers_number_is_compared_for_its_own_models_alone(known):
+    claim = GAIN | {"applies_to": {"source": "direct"}}
+    assert judge_claim(claim | {"reported_for": ["tiny"]}, known, {})["reported_inside"]["points"] is True
+    elsewhere = judge_claim(claim | {"reported_for": ["tiny", "big"]}, known, {})
+    assert (elsewhere["verdict"], elsewhere["reported_inside"]) == ("supported", None)
+    assert "| 40 |" not in markdown([elsewhere], "s")
+
+
+def test_an_alias_of_a_recipe_serves_as_one_of_a_source(known):
+    claim = GAIN | {"a": {"method": "dgr", "recipe": "cot-new"}, "b": {"method": "vanilla", "recipe": "cot-old"}}
+    record = judge_claim(claim, known, {"cot-new": ["direct-dgr-b0"], "cot-old": ["direct-vanilla-b0"]})
+    assert record["value"] == pytest.approx(0.4)
+
+
+def test_reported_differences_follow_from_the_printed_tables(root):
+    """Every number of a claim on two styles is the difference of the printed means over its models."""
+    entries = read_reported(root / "reported.yaml")["entries"]
+    columns = {("harmful_score", False): "asr_mean", ("harmful_score", True): "asr_pair", ("accuracy", False): "reasoning_mean"}
+    columns["over_refusal", False] = "over_refusal"
+    checked = []
+    for claim in read_claims(root / "claims.yaml")["claims"]:
+        if claim.get("table") in entries and claim["test"] == "difference" and isinstance(claim.get("reported"), float):
+            column = columns[claim["metric"], "benchmarks" in claim]
+            models = claim.get("reported_for") or [claim["applies_to"]["model"]]
+            sides = []
+            for side in (claim["a"], claim["b"]):
+                named = [side["model"]] if "model" in side else models
+                rows = [
+                    next(
+                        row
+                        for name in (claim["table"], "cot_table2")
+                        for row in entries[name]["rows"]
+                        if row["model"] == model
+                        and row["source"] == side.get("source", "none")
+                        and row.get("recipe", side.get("recipe")) == side.get("recipe", row.get("recipe"))
+                    )
+                    for model in named
+                ]
+                sides.append(sum(row["values"][column] for row in rows) / len(rows))
+            assert sides[0] - sides[1] == pytest.approx(claim["reported"], abs=0.06), claim["id"]
+            checked.append(claim["id"])
+    assert len(checked) >= 25
+
+
+def test_every_claim_names_a_figure_or_table_of_the_catalogue(root):
+    config = read_yaml(root / "config.yaml")
+    for claim in read_claims(root / "claims.yaml")["claims"]:
+        (shown,) = [(key, claim[key]) for key in ("figure", "table") if key in claim]
+        assert shown[1] in config[f"{shown[0]}s"], claim["id"]
+
+
+def test_the_columns_of_the_paper_and_the_recipes_of_the_claims_are_the_catalogues(root):
+    config, reported = read_yaml(root / "config.yaml"), read_reported(root / "reported.yaml")
+    assert {benchmark for column in reported["columns"].values() for benchmark in column["benchmarks"]} <= set(config["benchmarks"])
+    named = {row["recipe"] for entry in reported["entries"].values() for row in entry["rows"] if "recipe" in row}
+    assert named <= set(config["recipes"])
+    assert {row["model"] for entry in reported["entries"].values() for row in entry["rows"] if "model" in row} <= set(config["models"])

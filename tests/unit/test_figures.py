@@ -4,8 +4,8 @@ import json
 import subprocess
 
 import pytest
-from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
-from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, Inputs, colour, draw, git_commit, looks_of, style
+from synthetic import PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
+from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, STYLES, Inputs, colour, draw, family_colour, git_commit, looks_of, style
 from untaxed.records import UserError
 
 REASONS = {"ok": 6, "overthinking": 1, "meta-thinking": 2, "empty": 0, "stray-marker": 1, "not-refined": 0}
@@ -13,6 +13,13 @@ REPORTS = [{"name": "direct / tiny / dgr", "pieces": {"reasoning": REASONS, "ans
 AGREEMENTS = [
     {"judge": "string_match", "dataset": "d", "n": 50, "accuracy": 0.8, "accuracy_ci": [0.67, 0.89], "kappa": None, "unparseable_rate": 0.1}
 ]
+ENTRIES = {
+    "sweep": "sweep",
+    "with_without": "benign",
+    "attack_bars": "table",
+    "pattern_shares": "patterns",
+    "safety_tax_plane": "plane",
+}
 
 PAIR = {
     "metric": "harmful_score", "judge_a": "guard", "judge_b": "phrases", "runs": 2, "benchmarks": {"harm": 60}, "n": 60, "n_read": 50,
@@ -30,7 +37,9 @@ def known(tmp_path_factory):
 def inputs(results, kind, **options):
     manifests = [{"run": run, "loss": [2.0, 1.0]} for run, fields in results.runs.items() if fields["method"] != "none"]
     reports = [report | {"runs": [run for run, fields in results.runs.items() if fields["method"] == "dgr"]} for report in REPORTS]
-    return Inputs({"figure": kind, "title": kind, **options}, results, reports, manifests, AGREEMENTS, judge_pairs=[PAIR])
+    beside = {"reported": ENTRIES[kind]} if kind in ENTRIES else {}
+    spec = {"figure": kind, "title": kind, **beside, **options}
+    return Inputs(spec, results, reports, manifests, AGREEMENTS, judge_pairs=[PAIR], filter_reports=[PATTERNS], reported=paper())
 
 
 def texts(drawing):
@@ -42,14 +51,15 @@ def texts(drawing):
 
 @pytest.mark.parametrize("kind", [kind for kind in FIGURES if kind != "ablations"])
 def test_every_kind_writes_its_three_files(known, tmp_path, kind):
-    draw(inputs(known, kind, select={"benign": 0, "source": "direct"}), "tiny", tmp_path / kind, ["python", "scripts/figure.py"])
+    chosen = {"source": "direct"} | ({"benign": 0} if kind != "with_without" else {})
+    draw(inputs(known, kind, select=chosen), "tiny", tmp_path / kind, ["python", "scripts/figure.py"])
     assert (tmp_path / f"{kind}.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
     sidecar = json.loads((tmp_path / f"{kind}.json").read_text())
     assert sidecar["data"]
     assert sidecar["runs"]
     assert sidecar["command"] == "python scripts/figure.py"
-    assert all("b20" not in run for run in sidecar["runs"])
+    assert kind == "with_without" or all("b20" not in run for run in sidecar["runs"])
 
 
 def test_the_same_inputs_give_the_same_bytes(known, tmp_path):
@@ -59,7 +69,13 @@ def test_the_same_inputs_give_the_same_bytes(known, tmp_path):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve", "training_curve"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve", "training_curve",
+        "sweep", "attack_bars", "safety_tax_plane",
+    ],
+)  # fmt: skip
 def test_no_runs_are_said_in_the_figure(known, kind):
     drawing = FIGURES[kind](inputs(known, kind, select={"source": "nowhere"}))
     assert "not enough runs" in texts(drawing)
@@ -359,3 +375,98 @@ def test_the_plane_says_how_many_prompts_got_no_answer(tmp_path):
 
 def test_the_colour_of_a_method_means_nothing_else():
     assert not set(COLOURS.values()) & set(REASON_COLOURS.values())
+
+
+def test_the_colour_of_a_style_is_its_own():
+    assert len(set(STYLES.values())) == 6
+    assert not set(STYLES.values()) & {*COLOURS.values(), *REASON_COLOURS.values()}
+    assert family_colour({"source": "short", "method": "vanilla"}) == STYLES["short"]
+    assert family_colour({"source": "r1_act", "method": "dgr"}) == COLOURS["dgr"]
+
+
+def ours_and_printed(drawing):
+    return ([r for r in drawing.data if r.get("kind") != "reported"], [r for r in drawing.data if r.get("kind") == "reported"])
+
+
+def test_a_sweep_has_a_line_per_source_and_the_papers_points(known):
+    chosen = {"method": "vanilla", "benign": 0}
+    drawing = FIGURES["sweep"](inputs(known, "sweep", x="n", select=chosen))
+    ours, printed = ours_and_printed(drawing)
+    direct = {(r["column"], r["n"]): r["value"] for r in ours if r["source"] == "direct"}
+    # synthetic.study: Vanilla SFT on `direct` keeps 0.6 at n = 10, and answers a tenth of the harmful prompts at n = 100
+    assert direct["reasoning_mean", 10] == pytest.approx(0.6)
+    assert direct["asr_mean", 100] == pytest.approx(0.1)
+    assert [axes.get_ylabel() for axes in drawing.figure.axes] == ["reasoning (%) ↑", "ASR, mean (%) ↓", "over-refusal (%) ↓"]
+    assert {(r["source"], r["column"], r["n"], r["value"]) for r in printed} == {
+        ("direct", "reasoning_mean", 100, 0.4),
+        ("direct", "asr_mean", 100, 0.11),
+    }
+    with pytest.raises(UserError, match="no sweep over 'seed'"):
+        FIGURES["sweep"](inputs(known, "sweep", x="seed"))
+
+
+def test_a_sweep_over_other_benchmarks_has_no_points_of_the_paper(known):
+    drawing = FIGURES["sweep"](inputs(known, "sweep", columns={"reasoning_mean": ["chains"]}, select={"benign": 0, "method": "vanilla"}))
+    assert len(drawing.figure.axes) == 1
+    assert not ours_and_printed(drawing)[1]
+    assert "The paper has other benchmarks." in " ".join(drawing.notes)
+
+
+def test_benign_rows_are_compared_within_a_source(known):
+    drawing = FIGURES["with_without"](inputs(known, "with_without", select={"method": "vanilla", "n": 100, "source": "direct"}))
+    ours, printed = ours_and_printed(drawing)
+    over = {r["benign"]: r["value"] for r in ours if r["column"] == "over_refusal" and r.get("source") == "direct"}
+    assert over == {0: pytest.approx(0.6), 20: pytest.approx(0.2)}
+    assert [(r["benign"], r["value"]) for r in printed if r["column"] == "over_refusal"] == [(20, 0.21)]
+    assert [r["high"] for r in ours if r.get("kind") == "reported range"] == [54.7]
+    one_side = FIGURES["with_without"](inputs(known, "with_without", select={"benign": 0}))
+    assert "no source was trained both" in texts(one_side)
+
+
+def test_attack_bars_show_each_arm_beside_the_base_and_the_paper(known):
+    options = {"select": {"method": "vanilla", "n": 100, "benign": 0}, "arms": {"direct-vanilla-b0": "filtered"}}
+    drawing = FIGURES["attack_bars"](inputs(known, "attack_bars", **options))
+    ours, printed = ours_and_printed(drawing)
+    values = {r["source"]: r["value"] for r in ours if r["column"] == "asr_none"}
+    assert values == {"none": 1.0, "direct": pytest.approx(0.1), "reasoned": pytest.approx(0.1)}
+    assert {(r["source"], r["value"]) for r in printed} == {("none", 1.0), ("direct", 0.1)}
+    assert "filtered (3 runs)" in {text.get_text() for text in drawing.figure.axes[0].get_legend().texts}
+
+
+def test_shares_of_patterns_leave_out_what_was_not_read(known):
+    drawing = FIGURES["pattern_shares"](inputs(known, "pattern_shares"))
+    ours, printed = ours_and_printed(drawing)
+    weak = {r["when"]: (r["value"], r["n_items"]) for r in ours if r["pattern"] == "weak_vacillation"}
+    assert weak == {"before": (pytest.approx(33 / 96), 96), "after": (0.65, 40)}
+    assert {r["when"]: r["value"] for r in printed} == {"before": 0.33, "after": 0.66}
+    assert drawing.notes == ["direct-safe: unparseable, in no share: 4 before, 0 after."]
+    empty = FIGURES["pattern_shares"](Inputs({"reported": "patterns"}, known, reported=paper()))
+    assert "no filter counted risky patterns" in texts(empty)
+
+
+def test_the_main_figure_counts_from_each_settings_own_base(tmp_path):
+    """Two models that lose the same, from other heights, are one point; benchmarks of other studies do not enter it."""
+    folders = []
+    for model, accuracy, harmless in (("tiny", 0.9, 0.0), ("other", 0.6, 0.2)):
+        base = {"run": f"base--{model}", "model": model, "recipe": "none", "method": "none", "source": "none", "n": 0, "seed": 0}
+        folders.append(write_run(tmp_path / base["run"], base, accuracy, harmless))
+        for seed in range(2):
+            spec = spec_of("vanilla", "direct", 10, seed) | {"run": f"{model}{seed}", "model": model}
+            folders.append(write_run(tmp_path / spec["run"], spec, accuracy - 0.1, harmless + 0.5))
+    results = results_of(folders, tmp_path)
+    ours, printed = ours_and_printed(FIGURES["safety_tax_plane"](inputs(results, "safety_tax_plane")))
+    points = {(r["model"], r["axis"]): r["value"] for r in ours}
+    assert points == {
+        (model, axis): pytest.approx(value) for model in ("tiny", "other") for axis, value in (("gained", 0.5), ("paid", 0.1))
+    }
+    assert all(r["ci_low"] < r["value"] < r["ci_high"] for r in ours)
+    # the paper's own: 100 to 10 of harm, 90 to 50 of accuracy; for the model that it prints alone
+    assert {(r["model"], r["axis"]): r["value"] for r in printed} == {("tiny", "gained"): 0.9, ("tiny", "paid"): 0.4}
+
+
+def test_only_the_usual_setting_stands_beside_the_papers_point(known):
+    chosen = {"method": "vanilla", "source": "direct", "benign": 0}
+    drawing = FIGURES["safety_tax_plane"](inputs(known, "safety_tax_plane", select=chosen))
+    ours, printed = ours_and_printed(drawing)
+    assert {r["n"] for r in ours} == {10, 100}
+    assert len(printed) == 2  # one point, two axes

@@ -4,7 +4,7 @@ from math import comb
 
 import pytest
 from synthetic import ITEMS, results_of, spec_of, study, write_base, write_run
-from untaxed.metrics import base_of, by_setting, collect, measure, read_metrics, read_refine_reports, select
+from untaxed.metrics import base_of, by_setting, collect, measure, read_metrics, read_refine_reports, select, steps_to_settle
 from untaxed.records import UserError, read_json, write_json, write_jsonl, write_yaml
 
 SPEC = {"run": "r", "model": "m", "method": "vanilla", "seed": 0, "n": 4}
@@ -279,3 +279,40 @@ def test_the_items_of_the_shift_are_one_minus_the_similarities(tmp_path):
     assert sorted(moved.items(run).values()) == [0.0, 0.5]
     nll = measure(results, "nll", results.runs)
     assert nll.items(run) == {("nll", ""): 1.25}
+
+
+def test_the_usual_value_is_the_most_frequent_and_of_equals_the_largest_number_or_the_first_name():
+    runs = {}
+    for recipe, n, count in (("a-more", 10, 1), ("a", 50, 2), ("a", 100, 2)):
+        for seed in range(count):
+            runs[f"{recipe}{n}{seed}"] = {"recipe": recipe, "n": n, "source": "x", "seed": seed}
+    assert select(runs, {"n": "usual"}) == ["a1000", "a1001"]
+    assert select(runs, {"recipe": "usual", "n": 50}) == ["a500", "a501"]
+    even = {name: fields for name, fields in runs.items() if fields["seed"] == 0 and fields["n"] != 50}
+    assert select(even, {"recipe": "usual"}) == ["a1000"]
+
+
+def test_a_loss_settles_where_its_running_mean_stays_near_the_end():
+    assert steps_to_settle([2.0] + [1.0] * 19) == 6  # the first step leaves the window of five at the sixth: (2 + 4) / 5 = 1.2 before
+    assert steps_to_settle([1.0, 1.0, 1.0]) == 1
+    assert steps_to_settle([8.0, 4.0, 2.0, 1.0]) == 4  # still falling: all of it
+
+
+def test_the_manifest_tells_the_mean_loss_and_the_tokens_until_it_settles(tmp_path):
+    spec = spec_of("vanilla", "direct", 10, 0)
+    spec["trainer"] = spec["trainer"] | {"batch_size": 4}
+    folder = write_run(tmp_path / "v", spec, 0.5, 0.5)
+    write_json(folder / "checkpoint" / "manifest.json", {"loss": [2.0] + [1.0] * 19, "tokens": {"rows": 10, "loss_tokens": 500}})
+    results = results_of([folder, write_base(tmp_path / "b")], tmp_path)
+    found = {row["metric"]: row["value"] for row in results.metrics if row["run"] == spec["run"] and row["kind"] == "training"}
+    assert (found["training_loss"], found["training_loss_mean"]) == (1.0, 1.05)
+    assert found["tokens_to_settle"] == 6 * 4 * 50  # steps, rows a step, tokens with loss a row
+
+
+def test_the_usual_setting_is_that_of_the_study_and_not_of_one_style():
+    """Rates are swept at 1,000 rows, rows at 5e-6, and a style of its own at 250 rows, more often than at 1,000."""
+    settings = [("x", 1000, rate) for rate in (1e-6, 5e-6, 1e-4)] + [("x", n, 5e-6) for n in (100, 2000)] + [("y", 1000, 5e-6)]
+    runs = {f"{source} {n} {rate}": {"n": n, "learning_rate": rate, "source": source} for source, n, rate in settings}
+    runs |= {f"y {number}": {"n": 250, "learning_rate": 5e-6, "source": "y"} for number in range(2)}
+    for usual in ({"n": "usual", "learning_rate": "usual"}, {"learning_rate": "usual", "n": "usual"}):
+        assert [select(runs, {"source": source, **usual}) for source in "xy"] == [["x 1000 5e-06"], ["y 1000 5e-06"]]

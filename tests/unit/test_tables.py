@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from synthetic import end_generations, results_of, spec_of, study, write_base, write_run
+from synthetic import PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
 from untaxed.figures import Inputs
 from untaxed.records import UserError, read_json, read_jsonl, write_json, write_jsonl
 from untaxed.statistics import Estimate
@@ -17,6 +17,7 @@ DATASETS = [
     {"name": "train", "rows": 90, "harmful": 90, "removed": {"count": 10, "ids": [], "against": ["jbb", "xstest"]}},
     {"name": "jbb", "rows": 100, "harmful": 100, "removed": {"count": 0, "ids": [], "against": []}},
 ]
+ENTRIES = {"paper_table": "table", "gains": "gains", "response_lengths": "lengths"}
 
 PAIR = {
     "metric": "harmful_score", "judge_a": "guard", "judge_b": "phrases", "runs": 2, "benchmarks": {"harm": 60}, "n": 60, "n_read": 50,
@@ -179,7 +180,8 @@ def paths(folder):
 @pytest.mark.parametrize("kind", TABLES)
 def test_all_forms_have_the_same_rows(known, tmp_path, kind):
     spec = {"table": kind, "caption": "A caption.", "select": {"source": "direct"}}
-    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS, judge_pairs=[PAIR]), *paths(tmp_path))
+    spec |= {"reported": ENTRIES[kind]} if kind in ENTRIES else {}
+    count = write_table(Inputs(spec, known, REPORTS, [], AGREEMENTS, DATASETS, judge_pairs=[PAIR], reported=paper()), *paths(tmp_path))
     lines = [line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("| ")]
     assert len(lines) == (count + 1 if count else 0)
     if count:
@@ -192,3 +194,73 @@ def test_nothing_measured_and_unknown_kinds_are_said(known, tmp_path):
     assert all("Nothing was measured." in (tmp_path / name).read_text() for name in ("t.md", "t.html"))
     with pytest.raises(UserError, match="'best'; valid: main_results"):
         write_table(Inputs({"table": "best"}, known), *paths(tmp_path))
+
+
+def paper_rows(results, **options):
+    return TABLES["paper_table"](Inputs({"name": "table", "table": "paper_table", **options}, results, reported=paper()))
+
+
+def test_ours_stands_beside_the_papers_with_the_difference(known):
+    base, direct, other = paper_rows(known, select={"benign": 0, "n": 100})
+    assert base["MATH500"].startswith("90.0 [")
+    assert (direct["seeds"], direct["recipe"], direct["items, accuracy"]) == (3, "direct-vanilla-b0", 80)
+    assert direct["MATH500"].startswith("40.0 [")
+    assert (direct["MATH500 (paper)"], direct["MATH500 (ours − paper)"]) == ("40.0", "+0.0, paper inside")
+    assert (direct["reasoning (paper)"], direct["reasoning (ours − paper)"]) == ("90.0", "−50.0, paper outside")
+    assert direct["over-refusal (paper)"] == "20.0 †"
+    assert (other["MATH500"], other["MATH500 (paper)"], other["MATH500 (ours − paper)"]) == ("not run", "1.0", "–")
+
+
+def test_a_study_of_other_models_and_benchmarks_is_never_called_the_papers(known):
+    rows = paper_rows(known, columns={"reasoning_mean": ["chains"], "asr_none": ["harm"]}, reference="other")
+    assert [(row["model"], row["source"]) for row in rows] == [("tiny", "none"), ("tiny", "direct")]  # the paper's own rows of tiny
+    direct = rows[1]
+    assert direct["reasoning (paper, Tiny-1B)"] == "90.0"  # other benchmarks: no difference
+    assert "reasoning (ours − paper)" not in direct
+    assert direct["ASR, no attack (ours − paper)"].endswith("inside")  # the paper's own benchmark
+    printed = paper()
+    table = printed["entries"]["table"]
+    table["rows"] = [row for row in table["rows"] if row["model"] == "other"]
+    (row,) = TABLES["paper_table"](Inputs({"name": "table", "reference": "other"}, known, reported=printed))
+    assert (row["model"], row["MATH500 (paper, Other-2B)"]) == ("tiny", "1.0")
+    assert not any("ours − paper" in column for column in row)
+
+
+def test_the_notes_of_a_papers_table_say_what_is_in_doubt(known, tmp_path):
+    write_table(Inputs({"table": "paper_table", "name": "table"}, known, reported=paper()), *paths(tmp_path))
+    text = (tmp_path / "t.md").read_text()
+    assert "- † Tiny-1B, direct, over-refusal 20.0: of other prompts." in text
+    assert "- reasoning: accuracy on sums, chains." in text
+    assert "of other prompts" in (tmp_path / "t.html").read_text()
+
+
+def test_a_mean_without_one_of_its_parts_is_a_dash(known):
+    rows = paper_rows(known, columns={"reasoning_mean": ["sums", "codes"], "math500": ["sums"]})
+    assert [(row["MATH500"][:4], row["reasoning"]) for row in rows[:2]] == [("90.0", "–"), ("40.0", "–")]
+
+
+def test_the_gain_is_held_against_points_and_against_percent(known):
+    spec = {"name": "gains", "select": {"source": ["direct", "reasoned"]}}
+    direct, reasoned = TABLES["gains"](Inputs(spec, known, reported=paper()))
+    assert (direct["accuracy, Vanilla"][:4], direct["accuracy, DGR"][:4], direct["gain (points)"][:4]) == ("40.0", "80.0", "40.0")
+    assert direct["gain (%)"].startswith("100.0 [")
+    assert direct["ours − paper (points)"] == "+0.0, paper inside"
+    assert direct["ours − paper (%)"] == "+60.0, paper outside"
+    assert (reasoned["gain (paper)"], reasoned["ours − paper (points)"]) == ("–", "–")
+
+
+def test_lengths_of_responses_are_those_of_the_sets_report(known):
+    lengths = {"all": {"n": 9, "mean": 25.0, "p90": 40.0}, "drawn": {"n": 3, "mean": 20.0, "p90": 30.0}}
+    spec, report = {"name": "lengths", "datasets": {"direct": "direct-safe"}}, PATTERNS | {"response_characters": lengths}
+    (row,) = TABLES["response_lengths"](Inputs(spec, known, filter_reports=[report], reported=paper()))
+    assert [row[f"{part} (characters)"] for part in ("all, mean", "drawn, mean", "drawn, 90th percentile")] == ["25.0", "20.0", "30.0"]
+    assert (row["rows, drawn"], row["all, mean (tokens, paper)"], row["drawn, 90th percentile (tokens, paper)"]) == (3, "774.1", "–")
+    unfiltered = {"name": "direct-safe", "response_characters": lengths["drawn"]}
+    (row,) = TABLES["response_lengths"](Inputs(spec, known, dataset_reports=[unfiltered], reported=paper()))
+    assert [row["rows, all"], row["rows, drawn"]] == [3, 3]
+    assert row["trained on, mean (tokens)"] == "–"  # manifests without counts of rows
+
+
+def test_the_papers_tables_need_its_numbers(known):
+    with pytest.raises(UserError, match="--reported"):
+        TABLES["paper_table"](Inputs({"name": "table"}, known))
