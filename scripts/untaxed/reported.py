@@ -90,7 +90,8 @@ def column_measures(
 ) -> dict[str, Measure]:
     """Of each column its measure: the mean over the column's benchmarks, of those runs alone that were measured on all of them.
 
-    `judges` names the judge of a metric; else it is the one that judged the most of the runs on that benchmark.
+    `judges` names the judge of a metric; where that one judged none of the runs, and else, it is the one that judged the most of them on
+    that benchmark.
     """
     runs = list(runs)
     single: dict[tuple[str, str], Measure] = {}
@@ -98,7 +99,8 @@ def column_measures(
         for benchmark in column["benchmarks"]:
             key = column["metric"], benchmark
             if key not in single:
-                single[key] = measure(results, key[0], runs, (judges or {}).get(key[0]), [benchmark])
+                named = measure(results, key[0], runs, (judges or {}).get(key[0]), [benchmark])
+                single[key] = named if named.values else measure(results, key[0], runs, benchmarks=[benchmark])
     return {name: _mean([single[column["metric"], each] for each in column["benchmarks"]]) for name, column in columns.items()}
 
 

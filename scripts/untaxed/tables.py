@@ -290,6 +290,7 @@ def paper_table(inputs: Inputs) -> list[dict[str, Any]]:
     columns = columns_of(inputs.reported, spec, entry["columns"])
     rows = [(row, reference, _runs_of_row(inputs, row)) for row, reference in _paper_rows(inputs, entry)]
     measures = column_measures(results, columns, {run for _, _, runs in rows for run in runs}, spec.get("judges"))
+    judges = ", ".join(sorted({measured.judge for measured in measures.values() if measured.judge})) or "–"
     records = []
     for row, reference, runs in rows:
         places = {key: row[key] for key in ("model", "source", "teacher", "safety_rows", "n", "benign", "learning_rate") if key in row}
@@ -303,7 +304,8 @@ def paper_table(inputs: Inputs) -> list[dict[str, Any]]:
             metric: max((len(measures[name].items(run)) for name in names for run in runs if run in measures[name].values), default=0)
             for metric, names in _by_metric(columns).items()
         }
-        records.append(record | {f"items, {metric.replace('_', ' ')}": number or "–" for metric, number in items.items()})
+        record |= {f"items, {metric.replace('_', ' ')}": number or "–" for metric, number in items.items()}
+        records.append(record | {"judged by": judges})
     return records
 
 

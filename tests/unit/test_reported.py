@@ -114,6 +114,13 @@ def test_a_mean_counts_only_runs_that_have_all_its_parts(tmp_path):
     assert found["more"].values == {}
 
 
+def test_a_judge_that_the_study_does_not_have_gives_way_to_its_own(tmp_path):
+    results = results_of([write_base(tmp_path / "b")], tmp_path)
+    columns = {"asr": {"metric": "harmful_score", "benchmarks": ["harm"]}}
+    found = column_measures(results, columns, results.runs, {"harmful_score": "llama_guard_release"})
+    assert (found["asr"].judge, found["asr"].values) == ("string_match", {"base--tiny": 1.0})
+
+
 def test_a_printed_row_is_of_the_runs_at_the_usual_setting(tmp_path):
     results = study(tmp_path, seeds=2)
     base = runs_of(results, {"model": "tiny", "source": "none"})
