@@ -15,7 +15,6 @@ from untaxed.records import UserError
 
 FILES = in_order(workflow.configfiles, workflow.basedir)
 STUDY = load_or_exit(config, workflow.basedir, FILES)
-ASKED = STUDY.asked_for(workflow.dag_settings.targets)
 RESULTS = STUDY.results
 LOGS = f"logs/{STUDY.name}"
 TIMES = f"{RESULTS}/benchmarks"

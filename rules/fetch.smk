@@ -46,7 +46,10 @@ rule fetch:
 # No model is prepared before this: a wrong byte is told before any work on a GPU, even where other jobs go on after a failure.
 rule assets:
     input:
-        [STUDY.asset(name) for name in ASKED.assets_needed],
+        lambda wildcards: [
+            STUDY.asset(name)
+            for name in STUDY.asked_for(workflow.dag_settings.targets).assets_needed
+        ],
     output:
         f"{RESULTS}/assets.txt",
     log:

@@ -8,8 +8,10 @@ rule figure:
         pairs=lambda wildcards: STUDY.judge_pairs(
             STUDY.config.figures[wildcards.figure].kind
         ),
+        reported="reported.yaml",
         code=[
             "scripts/figure.py",
+            "scripts/untaxed/reported.py",
             "scripts/untaxed/figures.py",
             "scripts/untaxed/metrics.py",
             "scripts/untaxed/statistics.py",
@@ -43,7 +45,7 @@ rule figure:
         "Draw {wildcards.figure}"
     shell:
         "python scripts/figure.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --runs-file {input.runs} --judge-pairs {input.pairs} --study {params.study} --output-prefix {params.prefix} > {log} 2>&1"
+        " --agreement {input.agreement} --runs-file {input.runs} --judge-pairs {input.pairs} --filter-report {input.filtered} --reported {input.reported} --study {params.study} --output-prefix {params.prefix} > {log} 2>&1"
 
 
 rule table:
@@ -52,10 +54,12 @@ rule table:
         pairs=lambda wildcards: STUDY.judge_pairs(
             STUDY.config.tables[wildcards.table].kind
         ),
+        reported="reported.yaml",
         datasets=lambda wildcards: part_of_table(wildcards).dataset_reports(),
         distilled=lambda wildcards: part_of_table(wildcards).distil_reports(),
         code=[
             "scripts/table.py",
+            "scripts/untaxed/reported.py",
             "scripts/untaxed/tables.py",
             "scripts/untaxed/pages.py",
             "scripts/untaxed/figures.py",
@@ -90,7 +94,8 @@ rule table:
         "Write the table {wildcards.table}"
     shell:
         "python scripts/table.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
-        " --agreement {input.agreement} --runs-file {input.runs} --judge-pairs {input.pairs} --dataset-report {input.datasets} --distil-report {input.distilled} --output-prefix {params.prefix}"
+        " --agreement {input.agreement} --runs-file {input.runs} --judge-pairs {input.pairs} --dataset-report {input.datasets} --distil-report {input.distilled}"
+        " --filter-report {input.filtered} --reported {input.reported} --output-prefix {params.prefix}"
         " > {log} 2>&1"
 
 
@@ -99,6 +104,7 @@ rule claims:
         claims="claims.yaml",
         metrics=rules.collect.output.metrics,
         scores=rules.collect.output.scores,
+        filtered=STUDY.filter_reports(),
         code=[
             "scripts/claims.py",
             "scripts/untaxed/claims.py",
@@ -130,5 +136,5 @@ rule claims:
     message:
         "Judge every claim of the papers on this study's data"
     shell:
-        "python scripts/claims.py --claims {input.claims} --metrics {input.metrics} --items {input.scores} --study {params.study}"
+        "python scripts/claims.py --claims {input.claims} --metrics {input.metrics} --items {input.scores} --filter-report {input.filtered} --study {params.study}"
         " --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} --page {output.page} > {log} 2>&1"
