@@ -350,7 +350,8 @@ def _reported(name: str, made_of: Mapping[str, Any], results: Path) -> list[str]
     for path in sorted(results.glob(f"refined/{name}/*/*/report.json")):
         told, (model, refinement) = read_json(path), path.parts[-3:-1]
         versions = ", ".join(f"{piece} {version}" for piece, version in told["prompts"].items())
-        rates = ", ".join(f"{piece} {100 * told['fallback_rate'][piece]['rate']:.1f} %" for piece in told["pieces"])
+        shares = {piece: told["fallback_rate"][piece]["rate"] for piece in told["pieces"]}  # None: a piece that is not refined
+        rates = ", ".join(f"{piece} {100 * rate:.1f} %" for piece, rate in shares.items() if rate is not None)
         reasons = "; ".join(f"{piece}: {_counted(counts)}" for piece, counts in told["pieces"].items())
         lines.append(f"- rewritten by {model} ({refinement}; prompt versions {versions}): rejected {rates} ({reasons})")
     return lines

@@ -24,8 +24,8 @@ def test_the_rule_graph_shows_every_rule(root):
 
 def test_every_benchmark_has_its_row_with_task_and_version(root):
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", (root / "docs/benchmarks.md").read_text(), flags=re.MULTILINE))
-    for overlay in ("laptop", "organism"):
-        study = read([root / "config.yaml", root / f"studies/{overlay}.yaml"], root)
+    for overlays in (["laptop", "laptop_cot"], ["organism"]):
+        study = read([root / "config.yaml", *(root / f"studies/{name}.yaml" for name in overlays)], root)
         for name, benchmark in study.config.benchmarks.items():
             version = read_yaml_version(root / benchmark.task)
             assert benchmark.kind == rows[name].split("|")[0].strip(), name
