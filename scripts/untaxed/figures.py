@@ -1132,6 +1132,12 @@ def _legend_above(row: Sequence["Axes"], title: str, columns: int = 4) -> None:
         row[0].legend(known.values(), known.keys(), ncols=columns, **look).set_in_layout(False)
 
 
+def _whiskers_of(results: Results, runs: Iterable[str], data: Iterable[Mapping[str, Any]]) -> list[str]:
+    """`whiskers` of the runs that a figure shows, where it shows any."""
+    ours = [record["value"] for record in data if record.get("kind") != "reported" and record.get("value") is not None]
+    return whiskers(results, by_setting(results, runs).values(), ours) if ours else []
+
+
 def sweep(inputs: Inputs) -> Drawing:
     """Reasoning, attack success and over-refusal over a field of the runs (`x`: n or learning_rate): a line per source, a row per model.
 
@@ -1184,7 +1190,7 @@ def sweep(inputs: Inputs) -> Drawing:
     for axes in grid[-1]:
         axes.set_xlabel(SWEPT[field_of_x][0])
     notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
-    return Drawing(figure, data, sorted({*runs, *bases}), notes)
+    return Drawing(figure, data, sorted({*runs, *bases}), notes + _whiskers_of(results, runs + bases, data))
 
 
 def _base_line(axes: "Axes", results: Results, bases: Sequence[str], model: str, name: str, measured: Measure) -> list[dict]:
@@ -1276,7 +1282,7 @@ def with_without(inputs: Inputs) -> Drawing:
             row[0].bar(0, 0, 0, hatch=hatches[benign], label=count(benign, "benign row") if benign else "no benign rows", **look)
         _legend_above(row, model, 3)
     notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
-    return Drawing(figure, data, sorted({*runs, *bases}), notes)
+    return Drawing(figure, data, sorted({*runs, *bases}), notes + _whiskers_of(results, runs + bases, data))
 
 
 def _printed_bar(axes: "Axes", x: float, entry: Mapping[str, Any], name: str, column: Mapping[str, Any], **place: Any) -> list[dict]:
@@ -1342,9 +1348,10 @@ def attack_bars(inputs: Inputs) -> Drawing:
         axes.set_xticks(range(len(columns)), [column["title"] for column in columns.values()])
         axes.set_ylabel("attack success (%) ↓")
         percent_axis(axes, "y", 0, 105)
-        _legend_above([axes], model, 3)
+        longest = max((len(words) for words in axes.get_legend_handles_labels()[1]), default=0)
+        _legend_above([axes], model, 3 if longest < 36 else 2)
     notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
-    return Drawing(figure, data, sorted({*runs, *bases}), notes)
+    return Drawing(figure, data, sorted({*runs, *bases}), notes + _whiskers_of(results, runs + bases, data))
 
 
 def _printed_arm(
@@ -1375,11 +1382,8 @@ def pattern_shares(inputs: Inputs) -> Drawing:
         for offset, (when, tint) in enumerate(BEFORE_AFTER.items()):
             told = report["patterns"][when]
             read = told["n"] - told["unparseable"]
-            for place, pattern in enumerate(PATTERNS):
+            for place, pattern in enumerate(PATTERNS if read else ()):
                 y = place - 0.2 + 0.4 * offset
-                if not read:
-                    axes.text(1, y, "no row was read", fontsize=SMALL, color="0.4", va="center")
-                    continue
                 point = wilson(told["counts"].get(pattern, 0), read)
                 axes.barh(y, 100 * point.value, 0.36, color=tint, label=f"{when} the filter ({count(read, 'row')})")
                 axes.errorbar(100 * point.value, y, xerr=bars(point), color="0.45", lw=0.9, capsize=2, fmt="none")
@@ -1390,6 +1394,8 @@ def pattern_shares(inputs: Inputs) -> Drawing:
                     axes.scatter([value], [y], marker="D", s=26, fc="white", ec="black", zorder=6, label="reported in the paper")
                     data.append({"pattern": pattern, "when": when, "kind": "reported", "value": value / 100})
         unread = {when: report["patterns"][when]["unparseable"] for when in BEFORE_AFTER}
+        if all(unread[when] == report["patterns"][when]["n"] for when in BEFORE_AFTER):
+            say(axes, "the judge's verdict could be read on no row")
         if any(unread.values()):
             notes.append(f"{report['name']}: unparseable, in no share: {unread['before']} before, {unread['after']} after.")
         axes.set_yticks(range(len(PATTERNS)), [pattern.replace("_", " ") for pattern in PATTERNS])
@@ -1397,6 +1403,7 @@ def pattern_shares(inputs: Inputs) -> Drawing:
         percent_axis(axes, "x", 0, 105)
         axes.set_xlabel("share of the rows (%)")
         _legend_above([axes], report["name"])
+    notes += ["Whiskers – 95 % Wilson intervals."] if data else []
     return Drawing(figure, data, sorted(report["name"] for report in reports), notes)
 
 
@@ -1455,6 +1462,7 @@ def safety_tax_plane(inputs: Inputs) -> Drawing:
         )
     if any(record.get("kind") == "reported" for record in data):
         notes.append(f"Hollow: the paper's own points ({entry['paper']}, {entry['place']}), joined to ours.")
+    notes += _whiskers_of(results, shown, data)
     return Drawing(figure, data, sorted({*shown, *bases_of(results, shown)}) if shown else [], notes)
 
 

@@ -387,7 +387,9 @@ class Study:
                     dataset = self.config.datasets[name]
                     parts = {dataset.options.get("part"), tested.options.get("part")}
                     if "part" in {*dataset.options, *tested.options} and dataset.assets == tested.assets and parts != {"train", "test"}:
-                        message = f"trains on prompts that benchmark {benchmark!r} tests with; set `part: train` here and `part: test` there"
+                        message = (
+                            f"trains on prompts that benchmark {benchmark!r} tests with; set `part: train` here and `part: test` there"
+                        )
                         self._fail(f"datasets.{name}.options.part", message)
 
     def _trained_on(self, spec: dict) -> set[str]:

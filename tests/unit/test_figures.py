@@ -439,7 +439,7 @@ def test_shares_of_patterns_leave_out_what_was_not_read(known):
     weak = {r["when"]: (r["value"], r["n_items"]) for r in ours if r["pattern"] == "weak_vacillation"}
     assert weak == {"before": (pytest.approx(33 / 96), 96), "after": (0.65, 40)}
     assert {r["when"]: r["value"] for r in printed} == {"before": 0.33, "after": 0.66}
-    assert drawing.notes == ["direct-safe: unparseable, in no share: 4 before, 0 after."]
+    assert drawing.notes == ["direct-safe: unparseable, in no share: 4 before, 0 after.", "Whiskers – 95 % Wilson intervals."]
     empty = FIGURES["pattern_shares"](Inputs({"reported": "patterns"}, known, reported=paper()))
     assert "no filter counted risky patterns" in texts(empty)
 
