@@ -401,7 +401,11 @@ def test_a_file_that_cannot_be_an_overlay_is_named(content: str | None, said: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("overlays", [[], ["laptop"], ["laptop", "laptop_cot"], ["organism"], ["organism", "smoke"]], ids=lambda names: "+".join(names) or "paper")
+@pytest.mark.parametrize(
+    "overlays",
+    [[], ["laptop"], ["laptop", "laptop_cot"], ["organism"], ["organism", "smoke"]],
+    ids=lambda names: "+".join(names) or "paper",
+)
 def test_the_studies_of_this_repository_load(overlays: list[str], root: Path) -> None:
     study = read([root / "config.yaml", *(root / f"studies/{name}.yaml" for name in overlays)], root)
     assert study.name == (overlays[-1] if overlays else "paper")

@@ -347,4 +347,4 @@ def test_stopped_tests_start_anew_when_asked_or_when_a_file_has_changed(tested):
 
 def test_a_study_that_is_nearly_right_is_named(launcher, capsys):
     assert launcher.main(["latop"]) == 1
-    assert "no study is called 'latop'; did you mean 'laptop'? there are laptop, smoke" in capsys.readouterr().err
+    assert "no study is called 'latop'; did you mean 'laptop'? there are laptop, laptop_cot, smoke" in capsys.readouterr().err

@@ -94,11 +94,20 @@ def test_benchmarks_with_the_same_attack_share_its_prompts(config: dict, root: P
     ("attack", "said"),
     [
         ({**PAIR, "judge": None}, r"attacks\.organism_pair\.judge: an attack of kind 'pair' asks such a model; give its `model`"),
-        ({**PAIR, "techniques": "prompts/organism/techniques.yaml"}, r"attacks\.organism_pair\.techniques: .* has no techniques; remove the key"),
-        ({**PAIR, "attacker": {**ASKED, "model": None}}, r"attacks\.organism_pair\.attacker\.model: an attack of kind 'pair' needs a model of this"),
+        (
+            {**PAIR, "techniques": "prompts/organism/techniques.yaml"},
+            r"attacks\.organism_pair\.techniques: .* has no techniques; remove the key",
+        ),
+        (
+            {**PAIR, "attacker": {**ASKED, "model": None}},
+            r"attacks\.organism_pair\.attacker\.model: an attack of kind 'pair' needs a model of this",
+        ),
         ({**PAIR, "attacker": {**ASKED, "engine": SERVER}}, r"attacks\.organism_pair\.attacker\.model: is for a model that runs here"),
         ({**PAIR, "attacker": {**ASKED, "prompt": "prompts/none.yaml"}}, r"attacks\.organism_pair\.attacker\.prompt: no such file"),
-        ({"kind": "pap-static", "attacker": None, "judge": None}, r"attacks\.organism_pair\.table: an attack of kind 'pap-static' needs table; add"),
+        (
+            {"kind": "pap-static", "attacker": None, "judge": None},
+            r"attacks\.organism_pair\.table: an attack of kind 'pap-static' needs table; add",
+        ),
         (
             {"kind": "pap-static", "attacker": None, "judge": None, "table": "star"},
             r"attacks\.organism_pair\.table: assets\.lock\.yaml has no asset",
