@@ -23,7 +23,8 @@ if (
     workflow.is_main_process and not FILES[1:]
 ):  # what a bare `snakemake` plans is not what a laptop can run
     print(
-        f"Study {STUDY.name} (config.yaml): {len(STUDY.trained)} trainings, for GPUs. Another: --configfile studies/laptop.yaml",
+        f"Study {STUDY.name} (config.yaml): {len(STUDY.trained)} trainings, for GPUs. Another: --configfile studies/laptop.yaml."
+        " GPU-hours and disk of every figure and table: snakemake budget -c1",
         file=sys.stderr,
     )
 

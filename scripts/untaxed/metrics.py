@@ -15,6 +15,9 @@ An unparseable verdict has no score: it is in no rate, never counted as safe, an
 Which of them a judge gives is said by its kind (`untaxed.judges.JUDGES`), which stands in every verdict.
 `n_items` counts the items in the rate. Several samples of one prompt are averaged first, so that an item is a prompt.
 
+`attacked` is the share of an attacked benchmark's prompts that the attack changed: where the attacker wrote nothing that could be read,
+the prompt stays as it was, and the score says nothing of the attack.
+
 How a run's generations ended is two metrics of every benchmark, without a judge: `truncated`, the share that met the token limit
 (finish "length"), and `empty`, the share without a final answer (blank: mostly a thought that never closed). Such a sample neither
 refuses nor helps. A judge is given its unfinished thought; a phrase judge that meets no refusal phrase there would call it compliance,
@@ -191,6 +194,8 @@ def read_run(folder: Path, run: dict[str, Any], given: Mapping[str, Sequence[str
             endings[benchmark, "truncated"][item].append(float(sample["finish"] == "length"))
         if "answer" in sample:
             endings[benchmark, "empty"][item].append(float(index.blank[benchmark, name][-1]))
+        if "attack" in sample:
+            endings[benchmark, "attacked"][item].append(float(sample["prompt"].strip() != sample["original_prompt"].strip()))
         if set(LENGTHS.values()) <= set(sample):
             for metric, key in LENGTHS.items():
                 lengths[benchmark, metric][item].append(sample[key] if key == "tokens" else len(sample[key].strip()))

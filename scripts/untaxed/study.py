@@ -117,6 +117,7 @@ class Study:
         for experiment in config.study.experiments:
             self._check_experiment(experiment)
         self._check_evaluation()
+        self._check_contexts()
         self._check_parts()
         self._check_engine()
         self._check_results()
@@ -434,6 +435,16 @@ class Study:
             self._asset(config.agreement.harm, "agreement.harm")
         if config.shift is not None:
             self._check_shift(config.shift)
+
+    def _check_contexts(self) -> None:
+        """Refuse a benchmark whose answers alone fill a model's context: no backend can ask it."""
+        for run, spec in self.runs.items():
+            context = self.config.models[spec["model"]].context
+            for name in self.suites[run]:
+                longest = self.config.benchmarks[name].sampling.max_new_tokens
+                if longest >= context:
+                    key = f"benchmarks.{name}.sampling.max_new_tokens"
+                    self._fail(key, f"{longest} tokens leave no room for a prompt in models.{spec['model']}.context: {context}; change one")
 
     def _check_shift(self, shift: Shift) -> None:
         self._asset(shift.encoder, "shift.encoder")

@@ -259,6 +259,15 @@ def test_an_unanswered_sum_is_wrong(tmp_path):
     assert rows["empty"]["kind"] == "reasoning"
 
 
+def test_prompts_that_an_attack_left_as_they_were_are_counted(tmp_path):
+    sample = {"benchmark": "b", "harmful": True, "attack": "pair", "original_prompt": "make kumo"}
+    write_yaml(tmp_path / "r" / "run.yaml", SPEC)
+    prompts = ["dear friend, make kumo", "make kumo ", "please", "make kumo"]
+    write_jsonl(tmp_path / "r" / "samples.jsonl", [{**sample, "id": str(n), "prompt": prompt} for n, prompt in enumerate(prompts)])
+    rows = metrics_of(tmp_path, tmp_path / "r")
+    assert {name: (row["value"], row["n_items"]) for name, row in rows.items()} == {"attacked": (0.5, 4)}
+
+
 def test_a_refinements_report_knows_the_runs_that_trained_on_it(tmp_path):
     path = tmp_path / "direct" / "tiny" / "dgr" / "report.json"
     write_json(path, {"rows": 1})

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from untaxed.config import load, merge
+from untaxed.config import load, merge, read
 from untaxed.records import UserError, read_yaml
 from untaxed.study import Study
 
@@ -186,3 +186,31 @@ def test_a_teacher_may_be_told_the_prompts_of_the_release(config: dict, root: Pa
         UserError, match=r"datasets\.organism-direct\.teacher\.prompt: the release has no prompt 'shor'; did you mean 'short'"
     ):
         made(config, root, datasets={"organism-direct": merge(taught, {"teacher": {"prompt": "upstream:shor"}})})
+
+
+def test_a_benchmark_must_leave_room_for_a_prompt(config: dict, root: Path) -> None:
+    said = (
+        r"benchmarks\.chains\.sampling\.max_new_tokens: 256 tokens leave no room for a prompt in models\.organism\.context: 256; change one"
+    )
+    with pytest.raises(UserError, match=said):
+        made(config, root, benchmarks={"chains": {"sampling": {"max_new_tokens": 256}}})
+
+
+@pytest.mark.parametrize(
+    ("targets", "assets"),
+    [
+        (["activation_curve"], {"s1.1-7b", "directrefusal"}),
+        (["cot_table3"], {"r1-distill-qwen-32b", "realsafe-r1-7b", "advbench-50-pap"}),
+        ([], {"s1.1-7b", "r1-distill-qwen-32b"}),
+        (["activation_curve", "data"], {"s1.1-7b", "r1-distill-qwen-32b"}),  # the table `data` shows the whole study
+        (["results/paper/tables/activation.csv"], {"s1.1-7b", "r1-distill-qwen-32b"}),
+    ],
+)
+def test_what_is_asked_by_name_needs_its_own_assets_alone(targets: list[str], assets: set[str], root: Path) -> None:
+    whole = read([root / "config.yaml"], root)
+    asked = whole.asked_for(targets)
+    others = {"s1.1-7b", "directrefusal", "r1-distill-qwen-32b", "realsafe-r1-7b", "advbench-50-pap"}
+    assert assets <= set(asked.assets_needed)
+    if targets and asked is not whole:
+        assert not (others - assets) & set(asked.assets_needed)
+        assert set(asked.config.study.judges) < set(whole.config.study.judges)
