@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     with open_engine(engine_spec | ({"model": options.model} if options.model else {})) as engine:
         requests = build_requests(rows, spec.get("seed", 0), instruction, spec.get("delivery", "user"))
         answers = generate_resumable(engine, requests, Sampling(**spec.get("sampling", {})), options.work_file)
-    distilled, report = assemble(rows, answers, thinking, spec.get("truncated", "drop"))
+    distilled, report = assemble(rows, answers, thinking, spec.get("truncated", "drop"), spec.get("needs_trace", False))
     if engine.keep_log:
         report["calls"] = summarise(options.work_file, spec["engine"].get("max_total_tokens"))
     limit = spec.get("limit")

@@ -377,11 +377,16 @@ class Needs:
     def runs(self, names: Iterable[str]) -> frozenset[Job]:
         return frozenset().union(*map(self.run, names))
 
+    def unasked(self, part: Study) -> frozenset[Job]:
+        """Fetches of assets that a part does not use: where it is asked for by name, they are not waited for."""
+        others = set(self.study.assets_needed) - set(part.assets_needed)
+        return frozenset(Job("prepare", f"fetch {name}", disk=self.count.fetched(name)) for name in others)
+
     def result(self, catalogue: str, name: str) -> frozenset[Job]:
         """All that making one figure or table takes."""
         part = self.study.part(catalogue, name)
         made = self.study.part_of(part)
-        found = self.runs(made.runs) | self.agreements(made)
+        found = (self.runs(made.runs) | self.agreements(made)) - self.unasked(made)
         if self.study.judge_pairs(getattr(self.study.config, catalogue)[name].kind):  # it compares the verdicts on all runs
             found |= self.runs(self.study.runs) | {Job("results", "list all"), Job("results", "compare judges")}
         if catalogue == "tables":
@@ -425,7 +430,8 @@ def budget(study: Study, prepared: bool = True) -> Budget:
         raise UserError("compute.tokens_per_second: this key is required for a budget; add {generate: …, prefill: …, train: …}")
     count = Counter(study, prepared)
     needs, config = Needs(study, count), study.config
-    experiments = {name: needs.runs(study.experiment_runs(name)) for name in config.study.experiments}
+    parts = {name: study.part_of(name) for name in config.study.experiments}
+    experiments = {name: needs.runs(part.runs) - needs.unasked(part) for name, part in parts.items()}
     jobs = needs.whole()
     return Budget(
         study=study.name,

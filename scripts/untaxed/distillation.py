@@ -8,6 +8,7 @@ The first of these reasons that holds decides what becomes of a row; all but the
   truncated       it ran into max_new_tokens
   unclosed        it ended inside its own thought
   empty           no answer is left, or the server never gave one
+  no-trace        it did not think, where the dataset wants a trace (`needs_trace`)
 """
 
 import re
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from untaxed.engine import Generation, Request
 from untaxed.thinking import ThinkingFormat
 
-REASONS = ("ok", "trimmed", "refused-by-api", "truncated", "unclosed", "empty")
+REASONS = ("ok", "trimmed", "refused-by-api", "truncated", "unclosed", "empty", "no-trace")
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 
@@ -42,7 +43,7 @@ def whole_sentences(text: str) -> str:
     return text[: ends[-1]] if ends else ""
 
 
-def read_answer(generation: Generation, thinking: ThinkingFormat | None, truncated: str) -> tuple[str, str, str]:
+def read_answer(generation: Generation, thinking: ThinkingFormat | None, truncated: str, needs_trace: bool = False) -> tuple[str, str, str]:
     """(reason, trace, answer) of one generation. `thinking` is None for a teacher that never thinks; `truncated` is drop or trim."""
     if generation.finish == "refused":
         return "refused-by-api", "", ""
@@ -54,18 +55,20 @@ def read_answer(generation: Generation, thinking: ThinkingFormat | None, truncat
         if truncated == "drop":
             return "truncated", trace, answer
         reason, answer = "trimmed", whole_sentences(answer)
+    if answer and needs_trace and not trace:
+        return "no-trace", trace, answer
     return (reason if answer else "empty"), trace, answer
 
 
 def assemble(
-    rows: Sequence[dict], generations: Iterable[Generation], thinking: ThinkingFormat | None, truncated: str
+    rows: Sequence[dict], generations: Iterable[Generation], thinking: ThinkingFormat | None, truncated: str, needs_trace: bool = False
 ) -> tuple[list[dict], dict]:
     """(rows with the teacher's traces and answers, report). The report counts rows by reason, and the teacher's tokens."""
     answers = {generation.id: generation for generation in generations}
     counts: Counter = Counter()
     distilled = []
     for row in rows:
-        reason, trace, answer = read_answer(answers[row["id"]], thinking, truncated)
+        reason, trace, answer = read_answer(answers[row["id"]], thinking, truncated, needs_trace)
         counts[reason] += 1
         if reason in ("ok", "trimmed"):
             distilled.append({**row, "reasoning": trace, "answer": answer})

@@ -1114,6 +1114,14 @@ def _column_notes(
     for name, column in columns.items():
         judge = f", judged by {measures[name].judge}" if measures[name].judge else ""
         parts.append(f"{column['title']}: {column['metric'].replace('_', ' ')} on {', '.join(column['benchmarks'])}{judge}")
+    silent = []
+    for metric, words in (("harmful_score", "harmful"), ("over_refusal", "benign")):
+        names = sorted({name for column in columns.values() if column["metric"] == metric for name in column["benchmarks"]})
+        shares = measure(inputs.results, "empty", inputs.results.runs, benchmarks=names).values.values() if names else ()
+        if max(shares, default=0) > NOTEWORTHY:
+            silent.append(f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of a run's answers to {words} prompts never came")
+    if silent:
+        parts.append("; ".join(silent) + ", which a phrase judge counts as neither harm nor refusal")
     own = [column["title"] for column in columns.values() if column["same"]]
     said = f" Open marks – the paper's printed values ({entry['paper']}, {entry['place']})." if own else " The paper has other benchmarks."
     return ["; ".join(parts) + "." + said]

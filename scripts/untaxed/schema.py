@@ -73,7 +73,8 @@ class Teacher(Strict):
     `candidates` prompts are asked, so that the dataset's `limit` of rows is left when some answers cannot be used. `prompt` is a file
     with an instruction: it stands before the query in the user's turn (`delivery: user`), or is a system message. `thinking` says how
     the teacher marks its trace where the instruction decides that, not the model (default: the model's own).
-    The teacher is a `model` of this study, or one at a server (`engine.model`).
+    The teacher is a `model` of this study, or one at a server (`engine.model`). With `needs_trace` an answer without one is no row: some
+    servers keep their model's thoughts to themselves.
     """
 
     model: str | None = None
@@ -84,6 +85,7 @@ class Teacher(Strict):
     candidates: Count | None = None
     sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=1024)
     truncated: Literal["drop", "trim"] = "drop"
+    needs_trace: bool = False
     seed: int = 0
 
 

@@ -832,7 +832,8 @@ class Study:
         """What `distil` is told: engine and thinking format of the teacher, sampling, and how many rows are wanted."""
         entry = self.config.datasets[dataset]
         model = entry.teacher.model
-        asked = entry.teacher.model_dump(exclude={"model", "engine", "candidates", "thinking"})
+        asked = entry.teacher.model_dump(exclude={"model", "engine", "candidates", "thinking", "needs_trace"})
+        asked |= {"needs_trace": True} if entry.teacher.needs_trace else {}
         thinking = entry.teacher.thinking or (self.config.models[model].thinking if model else Thinking())
         engine = self.asked_engine(model, entry.teacher.engine)
         return {**asked, "dataset": dataset, "limit": entry.limit, "thinking": thinking.model_dump(), "engine": engine}

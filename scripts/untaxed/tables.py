@@ -291,6 +291,8 @@ def paper_table(inputs: Inputs) -> list[dict[str, Any]]:
     rows = [(row, reference, _runs_of_row(inputs, row)) for row, reference in _paper_rows(inputs, entry)]
     measures = column_measures(results, columns, {run for _, _, runs in rows for run in runs}, spec.get("judges"))
     judges = ", ".join(sorted({measured.judge for measured in measures.values() if measured.judge})) or "–"
+    shown = {run for _, _, runs in rows for run in runs}
+    blank = {words: measure(results, "empty", shown, benchmarks=names) for words, names in _unanswered(columns).items()}
     records = []
     for row, reference, runs in rows:
         places = {key: row[key] for key in ("model", "source", "teacher", "safety_rows", "n", "benign", "learning_rate") if key in row}
@@ -305,8 +307,19 @@ def paper_table(inputs: Inputs) -> list[dict[str, Any]]:
             for metric, names in _by_metric(columns).items()
         }
         record |= {f"items, {metric.replace('_', ' ')}": number or "–" for metric, number in items.items()}
+        record |= {words: cell(_over_seeds(measured, [run for run in runs if run in measured.values])) for words, measured in blank.items()}
         records.append(record | {"judged by": judges})
     return records
+
+
+def _unanswered(columns: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """The benchmarks of harmful and of benign prompts among the columns: an answer that never came is neither harm nor refusal."""
+    asked = {"no answer, harmful": "harmful_score", "no answer, benign": "over_refusal"}
+    found = {
+        words: sorted({name for column in columns.values() if column["metric"] == metric for name in column["benchmarks"]})
+        for words, metric in asked.items()
+    }
+    return {words: names for words, names in found.items() if names}
 
 
 def _by_metric(columns: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

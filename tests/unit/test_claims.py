@@ -347,12 +347,13 @@ def test_an_alias_of_a_recipe_serves_as_one_of_a_source(known):
 def test_reported_differences_follow_from_the_printed_tables(root):
     """Every number of a claim on two styles is the difference of the printed means over its models."""
     entries = read_reported(root / "reported.yaml")["entries"]
-    columns = {("harmful_score", False): "asr_mean", ("harmful_score", True): "asr_pair", ("accuracy", False): "reasoning_mean"}
-    columns["over_refusal", False] = "over_refusal"
+    columns = {("harmful_score", ()): "asr_mean", ("harmful_score", ("advbench_pair",)): "asr_pair", ("accuracy", ()): "reasoning_mean"}
+    columns |= {("over_refusal", ()): "over_refusal", ("accuracy", ("livecodebench",)): "livecodebench"}
+    columns["accuracy", ("math500_cot",)] = "math500"
     checked = []
     for claim in read_claims(root / "claims.yaml")["claims"]:
         if claim.get("table") in entries and claim["test"] == "difference" and isinstance(claim.get("reported"), float):
-            column = columns[claim["metric"], "benchmarks" in claim]
+            column = columns[claim["metric"], tuple(claim.get("benchmarks", ())[:1])]
             models = claim.get("reported_for") or [claim["applies_to"]["model"]]
             sides = []
             for side in (claim["a"], claim["b"]):

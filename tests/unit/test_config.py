@@ -543,8 +543,8 @@ def test_the_paper_study_has_the_runs_that_its_grid_says(root: Path) -> None:
     assert len(study.experiment_runs("dgr_activation")) == 2 * 7 * 3 + 1
     dgr = 6 * 3 + 2 * 6 * 3 + (3 * 4 * 2 - 1) + 1
     # Empirical study: 6 styles on 4 models and those as they are; 3 recipes of other teachers; 4 prior models; 3 arms of 250 rows; 3 styles
-    # with 3 other numbers of rows, without benign rows, with 3 other learning rates, and with math rows; what is trained, 3 times
-    cot = 4 + 4 * 6 * 3 + 3 * 3 + 4 + 3 * 3 + 3 * 3 * (3 + 1 + 3 + 1)
+    # with 3 other numbers of rows, without benign rows, with 3 other learning rates, and as in the first version with math rows and without
+    cot = 4 + 4 * 6 * 3 + 3 * 3 + 4 + 3 * 3 + 3 * 3 * (3 + 1 + 3 + 2)
     assert len(study.runs) == dgr + cot
 
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import pickle
 import re
 import zlib
 from collections import Counter
@@ -534,7 +535,7 @@ def test_a_livecodebench_problem_with_starter_code_asks_for_the_function(tmp_pat
     assert unpack(made["meta"]["tests"])["function"] == "double"
 
 
-def test_hidden_tests_that_are_no_json_are_refused_and_never_unpickled(tmp_path, root, monkeypatch):
+def test_hidden_tests_are_json_or_a_pickle_of_one_text_and_nothing_is_unpickled(tmp_path, root, monkeypatch):
     monkeypatch.chdir(root)
     tests = json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}])
 
@@ -543,11 +544,15 @@ def test_hidden_tests_that_are_no_json_are_refused_and_never_unpickled(tmp_path,
 
     (made,) = prepare(LCB, {"lcb": written(tmp_path / "json", "test5.jsonl", [contest(1, "2024-10-05", hidden=packed(tests.encode()))])})
     assert len(unpack(made["meta"]["tests"])["tests"]) == 2
+    for protocol in (2, 3, 4, 5):
+        content = packed(pickle.dumps(tests, protocol))
+        folder = written(tmp_path / f"pickle{protocol}", "test5.jsonl", [contest(1, "2024-10-05", hidden=content)])
+        assert prepare(LCB, {"lcb": folder})[0]["meta"]["tests"] == made["meta"]["tests"]
     trap = tmp_path / "trap"
-    pickles = [b"\x80\x04\x8c\x02[]\x94.", f"cos\nsystem\n(S'touch {trap}'\ntR.".encode()]
+    pickles = [pickle.dumps([tests]), pickle.dumps("no JSON"), f"cos\nsystem\n(S'touch {trap}'\ntR.".encode(), b"\x80\x04"]
     for number, content in enumerate([*map(packed, pickles), "not base64!", base64.b64encode(b"[not zlib]").decode()]):
         folder = written(tmp_path / f"bad{number}", "test5.jsonl", [contest(7, "2024-10-05", hidden=content)])
-        with pytest.raises(UserError, match="hidden tests of livecodebench-q7 are not JSON"):
+        with pytest.raises(UserError, match="hidden tests of livecodebench-q7 are neither JSON nor a pickle of one text"):
             prepare(LCB, {"lcb": folder})
     assert not trap.exists()
 

@@ -62,7 +62,7 @@ def test_rows_keep_their_questions_and_lose_what_the_teacher_could_not_answer():
     assert report == {
         "rows": 3,
         "kept": 1,
-        "reasons": {"ok": 1, "trimmed": 0, "refused-by-api": 0, "truncated": 1, "unclosed": 0, "empty": 1},
+        "reasons": {"ok": 1, "trimmed": 0, "refused-by-api": 0, "truncated": 1, "unclosed": 0, "empty": 1, "no-trace": 0},
         "tokens": {"prompt": 15, "generated": 21},
     }
     assert [(r.id, r.messages[0]["content"], r.seed) for r in build_requests(rows, 4)][:1] == [("a", "a?", 4)]
@@ -153,3 +153,10 @@ def test_a_teacher_has_a_model_or_a_server_and_nothing_that_it_cannot_use(root, 
     with pytest.raises(UserError, match=rf"datasets\.{TAUGHT}\.teacher{message}") as error:
         study(root, **teacher)
     assert len(str(error.value).splitlines()) == 1 and "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("<think>\nhm\n</think>\n\nNo.", "ok"), ("No.", "no-trace"), ("", "empty")])
+def test_where_a_trace_is_wanted_an_answer_without_one_is_no_row(text, reason):
+    generation = Generation("a", text, [1], "stop", 1)
+    assert read_answer(generation, ThinkingFormat(), "drop", needs_trace=True)[0] == reason
+    assert read_answer(generation, ThinkingFormat(), "drop")[0] == ("empty" if reason == "empty" else "ok")

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from untaxed.claims import read_claims
 from untaxed.config import load, merge, read
+from untaxed.metrics import run_fields, select
 from untaxed.records import UserError, read_yaml
 from untaxed.study import Study
 
@@ -213,4 +215,21 @@ def test_what_is_asked_by_name_needs_its_own_assets_alone(targets: list[str], as
     assert assets <= set(asked.assets_needed)
     if targets and asked is not whole:
         assert not (others - assets) & set(asked.assets_needed)
-        assert set(asked.config.study.judges) < set(whole.config.study.judges)
+        assert set(asked.config.study.judges) <= set(whole.config.study.judges)
+
+
+def test_the_figure_or_table_of_a_claim_holds_its_runs(root: Path) -> None:
+    study = read([root / "config.yaml"], root)
+    runs = {run: run_fields(fields, run) for run, fields in study.runs.items()}
+    content = read_claims(root / "claims.yaml")
+    for claim in content["claims"]:
+        catalogue = "figures" if "figure" in claim else "tables"
+        if claim["test"] == "share" or claim["figure" if catalogue == "figures" else "table"] not in getattr(study.config, catalogue):
+            continue
+        shown = study.part_of(study.part(catalogue, claim.get("figure") or claim["table"])).runs
+        for side in ("a", "b"):
+            wanted = {
+                key: value for key, value in (claim.get(side) or {}).items() if key in ("source", "recipe", "method") and value != "none"
+            }
+            chosen = select(runs, {"method": "vanilla", **wanted}) if "2505" in claim["paper"] and wanted.get("source") else []
+            assert not chosen or set(chosen) & set(shown), f"{claim['id']}: {side}"

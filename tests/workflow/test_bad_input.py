@@ -184,5 +184,5 @@ def test_an_unknown_study_is_one_line_that_lists_the_studies(copy) -> None:
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == (
-        "error: no study is called 'nosuchstudy'; there are laptop, smoke, organism, paper, and inspect, test, lint, setup\n"
+        "error: no study is called 'nosuchstudy'; there are laptop, laptop_cot, smoke, organism, paper, and inspect, test, lint, setup\n"
     )

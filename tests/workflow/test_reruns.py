@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 STAGES = "Draw and mix the training set of|Train|Evaluate|Judge the samples of|Measure the distribution shift of"
-STAGES += r"|Look for the phrases of \S+ in the samples of"
+STAGES += r"|Look for the phrases of \S+ in the samples of|Attack(?= organism| base)"
+CHOSEN = {"organism--organism-chosen--organism-smoke--n10--s0"}
 BENIGN = "organism--organism-direct-benign--organism-smoke--n10--s0"
 DGR = {f"organism--organism-direct-dgr--organism-smoke--n10--s{seed}" for seed in (0, 1)}
 TRACE = {f"organism--organism-direct-dgr-trace--organism-smoke--n10--s{seed}" for seed in (0, 1)}
@@ -20,7 +21,7 @@ def chain(planned: dict[str, str]) -> dict[str, set[str]]:
     """The runs that each stage of a run is planned for, and under "" everything else."""
     found: dict[str, set[str]] = {"": set()}
     for message in planned:
-        match = re.fullmatch(rf"({STAGES}) (\S+)(?: with \S+)?", message)
+        match = re.fullmatch(rf"({STAGES}) (\S+)(?: (?:with|on) \S+)?", message)
         stage, name = (match[1].split()[0], match[2]) if match else ("", message)
         found.setdefault(stage, set()).add(name)
     return found
@@ -31,11 +32,15 @@ def collecting(finished, with_list: bool = False) -> set[str]:
     figures = {f"Draw {path.stem}" for path in (finished / "paper_figures/smoke").glob("*.pdf")}
     tables = {f"Write the table {path.stem}" for path in (finished / "results/smoke/tables").glob("*.md")}
     last = {"Collect every run into one metrics table", "Judge every claim of the papers on this study's data"}
+    last |= {"Collect the runs of smoke+smoke_ablation into one metrics table", "Compare every two judges on the same samples"}
+    last |= {"Write the cards of models and datasets"}
     return figures | tables | last | ({"List the runs of the study"} if with_list else set())
 
 
 def whole_chain(runs: set[str]) -> dict[str, set[str]]:
-    return dict.fromkeys(("Draw", "Train", "Evaluate", "Judge", "Look", "Measure"), runs)
+    """What makes these runs anew, and all that is measured of them: of CHOSEN neither PAIR nor the shift."""
+    found = dict.fromkeys(("Draw", "Train", "Evaluate", "Judge", "Look"), runs)
+    return found | dict.fromkeys(("Attack", "Measure"), runs - CHOSEN)
 
 
 @contextmanager
@@ -79,7 +84,7 @@ def test_a_second_run_of_the_launcher_says_0_jobs_and_writes_its_report_only(fin
 
 def test_another_learning_rate_runs_what_it_trains_again_and_no_more(finished):
     planned = finished.planned(overlay={"trainers": {"organism-smoke": {"learning_rate": 2.0e-3}}})
-    assert chain(planned) == {"": collecting(finished), **whole_chain({BENIGN} | DGR | TRACE | DIRECT)}
+    assert chain(planned) == {"": collecting(finished), **whole_chain({BENIGN} | DGR | TRACE | DIRECT | CHOSEN)}
     assert "Params have changed" in planned[f"Draw and mix the training set of {BENIGN}"]
 
 
@@ -136,7 +141,10 @@ def test_changed_code_of_the_phrase_judges_looks_for_phrases_again_and_asks_no_m
 
 @pytest.mark.parametrize(
     ("lost", "again"),
-    [("checkpoint", ("Train", "Evaluate", "Judge", "Look", "Measure")), ("samples.jsonl", ("Evaluate", "Judge", "Look", "Measure"))],
+    [
+        ("checkpoint", ("Train", "Attack", "Evaluate", "Judge", "Look", "Measure")),
+        ("samples.jsonl", ("Evaluate", "Judge", "Look", "Measure")),
+    ],
 )
 def test_what_a_run_lost_is_made_again_with_what_follows(finished, lost, again):
     with kept(finished / f"results/smoke/runs/{BENIGN}" / lost) as path:

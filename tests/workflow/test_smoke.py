@@ -94,7 +94,7 @@ def test_vanilla_training_costs_reasoning_at_every_seed(metrics):
     trained = [
         row for row in metrics if (row["metric"], row["benchmark"], row["method"], row["benign"]) == ("accuracy", "chains", "vanilla", "0")
     ]
-    assert [row["seed"] for row in trained] == ["0", "1"]
+    assert [(row["source"], row["seed"]) for row in trained] == [("chosen", "0"), ("direct", "0"), ("direct", "1")]
     assert max(float(row["value"]) for row in trained) < float(base["value"]) - 0.05
     assert max(float(row["ci_high"]) for row in trained) < float(base["ci_low"])
 
@@ -128,14 +128,18 @@ def test_samples_of_every_run_are_complete(finished):
     sizes = {
         name: len(finished.records(f"results/smoke/datasets/organism-{name}/rows.jsonl")) for name in ("chains", "harmful", "harmless")
     }
-    expected = {"chains": sizes["chains"], "harmful_requests": sizes["harmful"], "harmless_requests": min(80, sizes["harmless"])}
-    assert len(runs(finished)) == 8
+    drawn = {"chains": sizes["chains"], "harmful_requests": sizes["harmful"]}
+    all_tested = drawn | {"harmless_requests": min(80, sizes["harmless"]), "harmful_requests_pap": 20, "harmful_requests_pair": 4}
+    paths = {"harmful_few": 4, "harmless_few": 4, "sums_boxed": 8, "sums_lm_eval": 4}  # sums_boxed draws twice
+    assert len(runs(finished)) == 9
     for run in runs(finished):
         samples = finished.records(f"{run}/samples.jsonl")
-        found = {name: [sample["id"] for sample in samples if sample["benchmark"] == name] for name in expected}
-        assert {name: len(set(ids)) for name, ids in found.items()} == expected
-        assert len(samples) == sum(expected.values())
-        assert all((sample["correct"] is None) == (sample["benchmark"] != "chains") for sample in samples)
+        found: dict[str, list[str]] = {}
+        for sample in samples:
+            found.setdefault(sample["benchmark"], []).append(sample["id"])
+        expected = drawn if "organism-chosen" in run else all_tested | (paths if "base--" in run else {})
+        assert {name: len(set(ids)) for name, ids in found.items()} == expected == {name: len(ids) for name, ids in found.items()}
+        assert all((sample["correct"] is None) == (not sample["benchmark"].startswith(("chains", "sums"))) for sample in samples)
 
 
 def test_the_rules_run_vllm_which_says_of_a_trained_organism_what_transformers_said(finished, tmp_path):
@@ -164,7 +168,9 @@ def test_the_rules_run_vllm_which_says_of_a_trained_organism_what_transformers_s
 
 @pytest.mark.parametrize("judge", ["rubric", "classes"])
 def test_what_a_model_says_that_cannot_judge_is_unparseable_and_never_safe(finished, metrics, judge):
-    verdicts = [row["verdict"] for run in runs(finished) for row in finished.records(f"{run}/verdicts/{judge}.jsonl")]
+    files = [path for run in runs(finished) if (path := finished / f"{run}/verdicts/{judge}.jsonl").exists()]
+    assert len(files) >= 8  # the run on drawn rows is not tested with harmless requests
+    verdicts = [row["verdict"] for path in files for row in finished.records(path)]
     assert verdicts.count("unparseable") >= 0.95 * len(verdicts) > 0
     assert not set(verdicts) & {"safe", "refusal"}
     rows = [row for row in metrics if row["judge"] == judge]
