@@ -27,14 +27,15 @@ def chain(planned: dict[str, str]) -> dict[str, set[str]]:
     return found
 
 
-def collecting(finished, with_list: bool = False) -> set[str]:
-    """The messages of the steps that read all runs."""
+def collecting(finished, with_list: bool = False, ablations: bool = True) -> set[str]:
+    """The messages of the steps that read all runs, and those of the part `smoke+smoke_ablation` where a run of it changes (`ablations`)."""
     figures = {f"Draw {path.stem}" for path in (finished / "paper_figures/smoke").glob("*.pdf")}
     tables = {f"Write the table {path.stem}" for path in (finished / "results/smoke/tables").glob("*.md")}
     last = {"Collect every run into one metrics table", "Judge every claim of the papers on this study's data"}
-    last |= {"Collect the runs of smoke+smoke_ablation into one metrics table", "Compare every two judges on the same samples"}
-    last |= {"Write the cards of models and datasets"}
-    return figures | tables | last | ({"List the runs of the study"} if with_list else set())
+    last |= {"Compare every two judges on the same samples", "Write the cards of models and datasets"}
+    part = {"Draw ablations", "Write the table ablations"}
+    found = figures | tables | last | ({"List the runs of the study"} if with_list else set())
+    return found | {"Collect the runs of smoke+smoke_ablation into one metrics table"} if ablations else found - part
 
 
 def whole_chain(runs: set[str]) -> dict[str, set[str]]:
@@ -94,7 +95,7 @@ def test_another_trainer_for_one_experiment_runs_its_runs_only(finished):
         "experiments": {"smoke_benign": {"trainers": ["organism-other"]}},
     }
     new = {BENIGN.replace("organism-smoke", "organism-other")}
-    assert chain(finished.planned(overlay=overlay)) == {"": collecting(finished, with_list=True), **whole_chain(new)}
+    assert chain(finished.planned(overlay=overlay)) == {"": collecting(finished, with_list=True, ablations=False), **whole_chain(new)}
 
 
 def test_another_title_draws_that_figure_only(finished):
@@ -130,13 +131,15 @@ def test_a_changed_prompt_refines_again_and_trains_what_is_refined(finished):
     assert planned == {"": collecting(finished) | again, **whole_chain(DGR | TRACE)}
 
 
-def test_changed_code_of_the_phrase_judges_looks_for_phrases_again_and_asks_no_model(finished):
+def test_changed_code_of_the_phrase_judges_looks_for_phrases_again_and_trains_what_they_chose(finished):
     judged = {path.parents[1].name for path in (finished / "results/smoke/runs").glob("*/verdicts/organism_phrases.jsonl")}
     with kept(finished / "scripts/untaxed/judges.py") as code:
         code.write_text(code.read_text() + "\n")
         planned = chain(finished.planned())
     assert len(judged) > 5
-    assert planned == {"": collecting(finished), "Look": judged}
+    chosen = {"Judge the rows of organism-direct with organism_phrases", "Filter and draw the rows of organism-chosen"}
+    anew = dict.fromkeys(("Draw", "Train", "Evaluate", "Judge"), CHOSEN)
+    assert planned == {"": collecting(finished) | chosen, **anew, "Look": judged}
 
 
 @pytest.mark.parametrize(
@@ -149,4 +152,4 @@ def test_changed_code_of_the_phrase_judges_looks_for_phrases_again_and_asks_no_m
 def test_what_a_run_lost_is_made_again_with_what_follows(finished, lost, again):
     with kept(finished / f"results/smoke/runs/{BENIGN}" / lost) as path:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert chain(finished.planned()) == {"": collecting(finished), **{key: {BENIGN} for key in again}}
+        assert chain(finished.planned()) == {"": collecting(finished, ablations=False), **{key: {BENIGN} for key in again}}

@@ -137,7 +137,7 @@ def test_samples_of_every_run_are_complete(finished):
         found: dict[str, list[str]] = {}
         for sample in samples:
             found.setdefault(sample["benchmark"], []).append(sample["id"])
-        expected = drawn if "organism-chosen" in run else all_tested | (paths if "base--" in run else {})
+        expected = drawn if "organism-chosen" in run.name else all_tested | (paths if "base--" in run.name else {})
         assert {name: len(set(ids)) for name, ids in found.items()} == expected == {name: len(ids) for name, ids in found.items()}
         assert all((sample["correct"] is None) == (not sample["benchmark"].startswith(("chains", "sums"))) for sample in samples)
 
