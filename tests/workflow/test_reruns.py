@@ -28,7 +28,7 @@ def chain(planned: dict[str, str]) -> dict[str, set[str]]:
 
 
 def collecting(finished, with_list: bool = False, ablations: bool = True) -> set[str]:
-    """The messages of the steps that read all runs, and those of the part `smoke+smoke_ablation` where a run of it changes (`ablations`)."""
+    """The messages of the steps that read all runs; with `ablations` those of the part `smoke+smoke_ablation` too."""
     figures = {f"Draw {path.stem}" for path in (finished / "paper_figures/smoke").glob("*.pdf")}
     tables = {f"Write the table {path.stem}" for path in (finished / "results/smoke/tables").glob("*.md")}
     last = {"Collect every run into one metrics table", "Judge every claim of the papers on this study's data"}
