@@ -130,7 +130,8 @@ def test_samples_of_every_run_are_complete(finished):
     }
     drawn = {"chains": sizes["chains"], "harmful_requests": sizes["harmful"]}
     all_tested = drawn | {"harmless_requests": min(80, sizes["harmless"]), "harmful_requests_pap": 20, "harmful_requests_pair": 4}
-    paths = {"harmful_few": 4, "harmless_few": 4, "sums_boxed": 8, "sums_lm_eval": 4}  # sums_boxed draws twice
+    paths = dict.fromkeys(("harmful_few", "harmless_few", "harmful_plain", "harmful_templates", "sums_math", "sums_lm_eval"), 4)
+    paths["sums_boxed"] = 8  # drawn twice
     assert len(runs(finished)) == 9
     for run in runs(finished):
         samples = finished.records(f"{run}/samples.jsonl")
