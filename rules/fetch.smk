@@ -13,8 +13,7 @@ onstart:
     refuse(
         [job.wildcards.asset for job in jobs if job.rule.name == "fetch"],
         any(
-            job.rule.name.startswith(("distil", "attack", "judge", "judge_rows"))
-            for job in jobs
+            job.rule.name.startswith(("distil", "attack", "judge")) for job in jobs
         ),
     )
 

@@ -814,7 +814,7 @@ class Study:
         return {**(self.engine_spec(model) if model else {}), **engine.model_dump(exclude_none=True)}
 
     def row_judge_spec(self, dataset: str, judge: str) -> dict:
-        """What `judge_rows` is told: the judge, and how the rows' traces were marked."""
+        """What `judge_rows` is told: the judge, and whose rows they are."""
         return {**self.judge_spec(judge), "benchmarks": [dataset], "dataset": dataset}
 
     def filter_spec(self, name: str) -> dict:

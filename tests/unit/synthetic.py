@@ -9,6 +9,15 @@ ITEMS = 40
 BASE_ACCURACY = 0.9
 
 
+# A record of judge_pairs.json
+PAIR = {
+    "metric": "harmful_score", "judge_a": "guard", "judge_b": "phrases", "runs": 2, "benchmarks": {"harm": 60}, "n": 60, "n_read": 50,
+    "unparseable": {"a": 8, "b": 4, "both": 2}, "agreement": 0.7, "agreement_ci": [0.55, 0.82], "kappa": 0.4, "kappa_ci": [0.1, 0.6],
+    "confusion": {"yes": {"yes": 20, "no": 5}, "no": {"yes": 10, "no": 15}}, "verdicts": {},
+    "differences": [{"run": "r", "benchmark": "harm", "verdict_a": "safe", "verdict_b": "compliance", "ids": ["h-1"]}],
+}  # fmt: skip
+
+
 def score(index: int, rate: float, seed: int) -> float:
     """1 for exactly `rate` of ITEMS items (to the nearest item), in an order that depends on the seed."""
     return float((index * 7 + seed * 11) % ITEMS < round(rate * ITEMS))

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from synthetic import PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
+from synthetic import PAIR, PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
 from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, STYLES, Inputs, colour, draw, family_colour, git_commit, looks_of, style
 from untaxed.records import UserError
 
@@ -20,13 +20,6 @@ ENTRIES = {
     "pattern_shares": "patterns",
     "safety_tax_plane": "plane",
 }
-
-PAIR = {
-    "metric": "harmful_score", "judge_a": "guard", "judge_b": "phrases", "runs": 2, "benchmarks": {"harm": 60}, "n": 60, "n_read": 50,
-    "unparseable": {"a": 8, "b": 4, "both": 2}, "agreement": 0.7, "agreement_ci": [0.55, 0.82], "kappa": 0.4, "kappa_ci": [0.1, 0.6],
-    "confusion": {"yes": {"yes": 20, "no": 5}, "no": {"yes": 10, "no": 15}}, "verdicts": {},
-    "differences": [{"run": "r", "benchmark": "harm", "verdict_a": "safe", "verdict_b": "compliance", "ids": ["h-1"]}],
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

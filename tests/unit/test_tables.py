@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from synthetic import PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
+from synthetic import PAIR, PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
 from untaxed.figures import Inputs
 from untaxed.records import UserError, read_json, read_jsonl, write_json, write_jsonl
 from untaxed.statistics import Estimate
@@ -18,13 +18,6 @@ DATASETS = [
     {"name": "jbb", "rows": 100, "harmful": 100, "removed": {"count": 0, "ids": [], "against": []}},
 ]
 ENTRIES = {"paper_table": "table", "gains": "gains", "response_lengths": "lengths"}
-
-PAIR = {
-    "metric": "harmful_score", "judge_a": "guard", "judge_b": "phrases", "runs": 2, "benchmarks": {"harm": 60}, "n": 60, "n_read": 50,
-    "unparseable": {"a": 8, "b": 4, "both": 2}, "agreement": 0.7, "agreement_ci": [0.55, 0.82], "kappa": 0.4, "kappa_ci": [0.1, 0.6],
-    "confusion": {"yes": {"yes": 20, "no": 5}, "no": {"yes": 10, "no": 15}}, "verdicts": {},
-    "differences": [{"run": "r", "benchmark": "harm", "verdict_a": "safe", "verdict_b": "compliance", "ids": ["h-1"]}],
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
