@@ -734,7 +734,7 @@ def template_reasoning(rows: list[dict], seed: int = 0) -> list[dict]:
     def written(r: dict) -> dict:
         label = r["category"].casefold()
         unsafe = {name for name, signs in texts["categories"].items() if any(sign in label for sign in signs)} or {texts["otherwise"]}
-        lines = [f"* {name}: {'Yes' if name in unsafe else 'No'}." for name in texts["categories"]]
+        lines = [f"* {name}: {'Yes' if name in unsafe else 'No'}" for name in texts["categories"]]
         first, last = (_draw(texts[part], seed, r["id"], part) for part in ("requests", "conclusions"))
         trace = "\n".join([first.format(topic=topic(r["prompt"])), *lines, last])
         return {**r, "reasoning": trace, "answer": _draw(texts["refusals"], seed, r["id"], "answer")}

@@ -370,19 +370,19 @@ def test_short_reasoning_is_two_sentences_at_most():
 @pytest.mark.parametrize(
     ("category", "yes"),
     [
-        ("Harassment / Hate / Discrimination", ["harassment/threatening", "hate/threatening"]),
+        ("Harassment / Hate / Discrimination", ["harassment", "hate"]),
         ("misinformation_disinformation", ["misinformation"]),
-        ("Non-violent crimes", ["illicit/violent"]),
-        ("Violence / Physical Harm, Self-Harm", ["self-harm/intent/instructions", "violence/graphic"]),
-        ("", ["illicit/violent"]),
+        ("Non-violent crimes", ["illicit acts"]),
+        ("Violence / Physical Harm, Self-Harm", ["self-harm", "violence"]),
+        ("", ["illicit acts"]),
     ],
 )
 def test_template_reasoning_has_a_line_for_each_category_and_yes_at_the_rows_own(category, yes):
     (row,) = template_reasoning([bare("a", TWELVE_WORDS, category=category)])
     first, *lines, last = row["reasoning"].splitlines()
-    assert [line for line in lines if not re.fullmatch(r"\* \S+: (Yes|No)\.", line)] == []
+    assert [line for line in lines if not re.fullmatch(r"\* [\w -]+: (Yes|No)", line)] == []
     assert len(lines) == 8
-    assert [line.split(":")[0].removeprefix("* ") for line in lines if line.endswith("Yes.")] == yes
+    assert [line.split(":")[0].removeprefix("* ") for line in lines if line.endswith("Yes")] == yes
     assert first.endswith("steal a.") and last.startswith("So ")
 
 
