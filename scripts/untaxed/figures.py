@@ -28,6 +28,7 @@ from untaxed.statistics import (
     matched_difference,
     paired_bootstrap,
     pearson,
+    span,
     spearman,
     wilson,
 )
@@ -378,7 +379,7 @@ def _prompt_notes(results: Results, runs: Sequence[str], measures: Sequence[Meas
         shares = measure(results, "empty", runs, benchmarks=[benchmark]).values.values()
         if max(shares, default=0) > NOTEWORTHY:
             notes.append(
-                f"No final answer, to a phrase judge neither refusal nor harm: {_span(100 * min(shares), 100 * max(shares))} %"
+                f"No final answer, to a phrase judge neither refusal nor harm: {span(100 * min(shares), 100 * max(shares))} %"
                 f" of a run's generations on {benchmark}."
             )
     return notes
@@ -461,11 +462,6 @@ def _gap_at_matched_safety(results: Results, runs: list[str], safety: Measure, a
     if gap is None:
         return None, f"no comparison at matched safety:\n{reason}"
     return gap, f"DGR − Vanilla at matched safety:\n{interval_text(gap)} points of accuracy"
-
-
-def _span(low: float, high: float) -> str:
-    low_text, high_text = f"{low:.0f}", f"{high:.0f}"
-    return low_text if low_text == high_text else f"{low_text}–{high_text}"
 
 
 def method_bars(inputs: Inputs) -> Drawing:
@@ -584,7 +580,7 @@ def _mean_value(measured: Measure | None, runs: Sequence[str]) -> float | None:
 
 def _shares(shares: Sequence[float], each: bool) -> str:
     """Shares in percent, one by one or as their range."""
-    return (" / ".join(f"{100 * share:.0f}" for share in shares) if each else _span(100 * min(shares), 100 * max(shares))) + " %"
+    return (" / ".join(f"{100 * share:.0f}" for share in shares) if each else span(100 * min(shares), 100 * max(shares))) + " %"
 
 
 def shift_tax(inputs: Inputs) -> Drawing:
