@@ -113,7 +113,8 @@ def judge_claims(
     for record in records:
         kind = next(key for key in SHOWN if record[key])
         record["made"] = made is None or record[kind] in made.get(kind, ())
-        record |= {} if record["made"] else {"command": f"{WHOLE_STUDY} {record[kind]}"}
+        if not record["made"]:
+            record["command"] = f"{WHOLE_STUDY} {record[kind]}"
     return records
 
 
