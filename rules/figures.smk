@@ -73,7 +73,8 @@ rule table:
             caption="report/table.rst",
             category="Tables",
             labels=lambda wildcards: {
-                "table": wildcards.table.replace("_", " ").capitalize()
+                "table": STUDY.config.tables[wildcards.table].title
+                or wildcards.table.replace("_", " ").capitalize()
             },
         ),
         markdown=f"{RESULTS}/tables/{{table}}.md",

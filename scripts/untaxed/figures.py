@@ -744,7 +744,7 @@ def _shift_legend(
     if len({bool(results.runs[run]["benign"]) for run in runs}) > 1:
         handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="0.5", ms=5, label="open: with\nbenign rows"))
     for (trainer, n), letter in letters.items():
-        handles.append(Line2D([], [], marker=f"$\\mathrm{{{letter}}}$", ls="", color="0.2", ms=4, label=f"{trainer}, n = {n:,}"))
+        handles.append(Line2D([], [], marker=f"$\\mathrm{{{letter}}}$", ls="", color="0.2", ms=5, mew=0, label=f"{trainer}, n = {n:,}"))
     handles.append(Line2D([], [], marker="o", ls="", color="0.75", ms=3, label="one run"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -1592,7 +1592,7 @@ def _plane_key(axes: "Axes", results: Results, data: Sequence[Mapping[str, Any]]
     if len({bool(record["benign"]) for record in ours}) > 1:
         handles.append(Line2D([], [], marker="o", ls="", mfc="0.4", mec="0.4", label="half filled: with\nbenign rows", **HALF))
     if any(record.get("empty", 0) > NOTEWORTHY for record in ours):
-        handles.append(Line2D([], [], marker="$\\%$", ls="", color="0.2", ms=5, label="harmful prompts\nwithout an answer"))
+        handles.append(Line2D([], [], marker="$\\%$", ls="", color="0.2", ms=6, mew=0, label="harmful prompts\nwithout an answer"))
     if len(ours) < len(data):
         handles.append(Line2D([], [], marker="o", ls="", mfc="none", mec="0.4", ms=5, label="hollow: the paper's"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
