@@ -1560,7 +1560,7 @@ def _silence_notes(data: Sequence[Mapping[str, Any]], bases: Iterable[float]) ->
     after = span(100 * min(shares), 100 * max(shares))
     return [
         f"Numbers beside points: % of harmful prompts that got no answer, where above {100 * NOTEWORTHY:.0f} (all settings: {after} %"
-        f"{start}). To a phrase judge silence is neither harm nor refusal, so part of the safety gained there is silence."
+        f"{start}). To a phrase judge silence is neither harm nor refusal, so the safety gained there may be silence."
     ]
 
 
