@@ -73,7 +73,8 @@ rule table:
             caption="report/table.rst",
             category="Tables",
             labels=lambda wildcards: {
-                "table": wildcards.table.replace("_", " ").capitalize()
+                "table": STUDY.config.tables[wildcards.table].title
+                or wildcards.table.replace("_", " ").capitalize()
             },
         ),
         markdown=f"{RESULTS}/tables/{{table}}.md",
@@ -133,8 +134,10 @@ rule claims:
         runtime=15,
     params:
         study=lambda wildcards: STUDY.name,
+        figures=STUDY.config.study.figures,
+        tables=STUDY.config.study.tables,
     message:
         "Judge every claim of the papers on this study's data"
     shell:
         "python scripts/claims.py --claims {input.claims} --metrics {input.metrics} --items {input.scores} --filter-report {input.filtered} --study {params.study}"
-        " --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} --page {output.page} > {log} 2>&1"
+        " --figures {params.figures} --tables {params.tables} --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} --page {output.page} > {log} 2>&1"

@@ -18,6 +18,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--metrics", required=True, help="metrics.csv")
     parser.add_argument("--items", required=True, help="items.parquet")
     parser.add_argument("--filter-report", nargs="*", default=[], help="report of each filtered dataset, in a folder <dataset>")
+    parser.add_argument("--figures", nargs="*", help="figures that the study draws; all that claims name without this")
+    parser.add_argument("--tables", nargs="*", help="tables that the study writes; all that claims name without this")
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument("--output", required=True, help="verdicts, JSON")
     parser.add_argument("--markdown", required=True, help="verdicts, Markdown")
@@ -36,7 +38,9 @@ def main(arguments: list[str]) -> None:
     if wanted:
         content["claims"] = [claim for claim in content["claims"] if claim["id"] in wanted]
     reports = [read_json(path) | {"name": Path(path).parent.name} for path in options.filter_report]
-    records = judge_claims(content, read_results(options.metrics, options.items), reports)
+    made = {"figure": options.figures, "table": options.tables}
+    made = None if None in made.values() else made
+    records = judge_claims(content, read_results(options.metrics, options.items), reports, made)
     command = shlex.join(["python", "scripts/claims.py", *arguments])
     write_json(options.output, {"study": options.study, "command": command, "counts": counts(records), "claims": records})
     write_text(options.markdown, markdown(records, options.study))

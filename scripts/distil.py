@@ -53,9 +53,10 @@ def main(arguments: list[str]) -> None:
             f"datasets.{spec['dataset']}.teacher: only {len(distilled)} of {len(rows)} answers can be used, {limit} are asked for; "
             "raise `candidates` or `sampling.max_new_tokens`, or lower `limit`"
         )
-    write_jsonl(options.output, distilled[:limit])
-    told = {"rows_out": len(distilled[:limit]), "prompt_version": version, "response_characters": response_characters(distilled[:limit])}
-    write_json(options.report, report | told)
+    used = distilled[:limit]
+    write_jsonl(options.output, used)
+    told = {"rows_out": len(used), "harmful": sum(row["harmful"] for row in used), "prompt_version": version}
+    write_json(options.report, report | told | {"response_characters": response_characters(used)})
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     from untaxed.metrics import read_refine_reports, read_results, read_run_folders
     from untaxed.records import read_json
     from untaxed.reported import read_reported
-    from untaxed.tables import write_table
+    from untaxed.tables import harmful_of, write_table
 
     prepared, distilled, filtered = (
         {Path(path).parent.name: read_json(path) for path in paths}
@@ -43,7 +43,11 @@ def main(arguments: list[str]) -> None:
     )
     for name in set(prepared) & set(distilled):  # the responses of a taught set are its teacher's
         report = distilled[name]
-        prepared[name] |= {"taught": report["rows_out"], "response_characters": report.get("response_characters", {})}
+        prepared[name] |= {
+            "taught": report["rows_out"],
+            "harmful": harmful_of(prepared[name], report),
+            "response_characters": report.get("response_characters", {}),
+        }
     inputs = Inputs(
         options.spec,
         read_results(options.metrics, options.items),

@@ -2,8 +2,10 @@
 
 A claim (claims.yaml) selects runs by their fields and names a test:
     difference  mean of group `a` − mean of group `b` of a metric, paired over items and, where they match, over runs (where `b` is the base
-                model, each run with its own base; `b: {method: none, model: …}` is another model as it is);
-                with `at: matched_safety` the gap between the two groups' frontiers at the same safety
+                model, each run with its own base; `b: {method: none, model: …}` is another model as it is). Runs are compared
+                with their like alone: those of the other group that differ in nothing but what `a` and `b` name, the recipe and the
+                seed. Where there are none (benign rows with one source, none with another) the claim was not run.
+                With `at: matched_safety` the gap between the two groups' frontiers at the same safety, within a model and source
     threshold   mean of group `a` of a metric
     correlation Pearson's r between metrics `x` and `y` over settings (means over seeds), of which it needs FEWEST_SETTINGS
     share       a share of the rows of a filtered `dataset` (the first named that the study has), from the filter's report, with Wilson's
@@ -20,7 +22,7 @@ the record says so, and the paper's number is not compared.
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ UNITS = {
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 REQUIRED = ("id", "paper", "statement", "test", "direction")
 SHOWN = ("figure", "table")  # one of which shows a claim
+WHOLE_STUDY = "snakemake --profile slurm"  # makes any figure or table of config.yaml by its name
 NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y"), "share": ("dataset", "share")}
 OPTIONAL = (
     *SHOWN,
@@ -95,9 +98,24 @@ def read_claims(path: Path | str) -> dict[str, Any]:
     return {"aliases": content.get("aliases") or {}, "stand_ins": content.get("stand_ins") or {}, "claims": content["claims"]}
 
 
-def judge_claims(content: Mapping[str, Any], results: Results, filter_reports: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """The verdict on every claim, in the order of the file. A filter's report has its dataset's `name`."""
-    return [judge_claim(claim, results, content["aliases"], content["stand_ins"], filter_reports) for claim in content["claims"]]
+def judge_claims(
+    content: Mapping[str, Any],
+    results: Results,
+    filter_reports: Sequence[Mapping[str, Any]] = (),
+    made: Mapping[str, Collection[str]] | None = None,
+) -> list[dict[str, Any]]:
+    """The verdict on every claim, in the order of the file. A filter's report has its dataset's `name`.
+
+    `made` names the study's figures and tables (keys of SHOWN); a claim that none of them shows has the command of the whole study that
+    makes what would. Without it every claim counts as shown.
+    """
+    records = [judge_claim(claim, results, content["aliases"], content["stand_ins"], filter_reports) for claim in content["claims"]]
+    for record in records:
+        kind = next(key for key in SHOWN if record[key])
+        record["made"] = made is None or record[kind] in made.get(kind, ())
+        if not record["made"]:
+            record["command"] = f"{WHOLE_STUDY} {record[kind]}"
+    return records
 
 
 def judge_claim(
@@ -195,13 +213,19 @@ def _caution(results: Results, *sides: Iterable[str]) -> str:
     trained = [[run for run in side if results.runs[run]["method"] != "none"] for side in sides]
     if any(len(runs) == 1 for runs in trained):
         return "one run: the interval covers items, not seeds"
-    drawn = [{(results.runs[run]["base"], results.runs[run]["seed"]) for run in runs} for runs in trained if runs]
-    fewest = min(drawn, key=len, default=())
-    if len(fewest) >= ENOUGH_SEEDS or not fewest:
-        return ""
-    bases = {base for base, _ in fewest}
-    what = f"few base models ({len(bases)})" if len(bases) > 1 else f"few seeds ({len(fewest)})"
-    return f"{what}: the true interval is wider"
+    few = [found for runs in trained if runs and (found := _few(results, runs))]
+    return f"{min(few)[1]}: the true interval is wider" if few else ""
+
+
+def _few(results: Results, runs: Iterable[str]) -> tuple[int, str] | None:
+    """What the runs of one side have too few of, as (how many, in words): base models, where one was trained several times, else seeds."""
+    drawn = {tuple(results.runs[run][key] for key in ("model", "base", "seed")) for run in runs}
+    models, bases, seeds = ({each[place] for each in drawn} for place in range(3))
+    if len(bases) > len(models):
+        return (len(bases), f"few base models ({len(bases)}: {', '.join(sorted(bases))})") if len(bases) < ENOUGH_SEEDS else None
+    if len(drawn) >= ENOUGH_SEEDS:
+        return None
+    return len(drawn), f"few seeds ({len(seeds)})" + (f" of {len(models)} models" if len(models) > 1 else "")
 
 
 def _unanswered(results: Results, metric: str, runs: Sequence[str], benchmarks: Sequence[str]) -> str:
@@ -210,7 +234,8 @@ def _unanswered(results: Results, metric: str, runs: Sequence[str], benchmarks: 
         return ""
     shares = measure(results, "empty", runs, benchmarks=benchmarks).values.values()
     low, high = (round(100 * end(shares, default=0)) for end in (min, max))
-    return f"{low} to {high} % of a run's generations gave no answer" if high > 100 * NOTEWORTHY else ""
+    share = f"{low} to {high}" if low < high else f"{high}"
+    return f"{share} % of a run's generations gave no answer" if high > 100 * NOTEWORTHY else ""
 
 
 def _expand(selector: Mapping[str, Any], aliases: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -238,16 +263,35 @@ def _same_models(results: Results, a: Iterable[str], b: Iterable[str]) -> tuple[
     return tuple([run for run in side if results.runs[run]["model"] in models] for side in (a, b))
 
 
-def _keys(claim: Mapping[str, Any], results: Results, runs: Iterable[str]) -> dict[tuple, str]:
-    """Runs by what the two groups do not differ in; runs of two groups with the same key are a pair."""
+def _alike(claim: Mapping[str, Any]) -> list[str]:
+    """The fields in which runs of the two groups must agree: all but what the claim compares, and the recipe."""
     differ = {"run", "recipe", *claim["a"], *claim["b"]}
     differ |= {"trainer"} if "learning_rate" in differ else set()  # each rate has a trainer of its own
-    fields = [key for key in RUN_FIELDS if key not in differ]
+    return [key for key in RUN_FIELDS if key not in differ]
+
+
+def _keys(results: Results, runs: Iterable[str], fields: Sequence[str]) -> dict[tuple, str]:
+    """Runs by what the two groups do not differ in; runs of two groups with the same key are a pair."""
     keys: dict[tuple, str] = {}
     for run in sorted(runs):
         key = tuple(results.runs[run][name] for name in fields)
         keys[key if key not in keys else (*key, run)] = run
     return keys
+
+
+def _with_like(results: Results, a: Sequence[str], b: Sequence[str], fields: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The runs of each group that have a run with the same `fields` in the other."""
+    sides = [{run: tuple(results.runs[run][key] for key in fields) for run in runs} for runs in (a, b)]
+    common = set(sides[0].values()) & set(sides[1].values())
+    return tuple([run for run, key in side.items() if key in common] for side in sides)
+
+
+def _unlike(results: Results, a: Iterable[str], b: Iterable[str], fields: Iterable[str]) -> str:
+    """Why no run of either group has its like in the other."""
+    sides = {key: [sorted({str(results.runs[run][key]) for run in runs}) for runs in (a, b)] for key in fields}
+    apart = [f"{key} ({', '.join(one)} against {', '.join(other)})" for key, (one, other) in sides.items() if not set(one) & set(other)]
+    what = " and ".join(apart) or "one of " + ", ".join(sides)
+    return f"the two sides differ in more than the claim compares, in {what}: no run has its like on the other side"
 
 
 # ---- the tests ------------------------------------------------------------------------------------------------------------------------
@@ -268,9 +312,16 @@ def _difference(claim: Mapping[str, Any], results: Results, aliases: Mapping[str
     a, b = ([run for run in side if run in measured.values] for side in (a, b))
     if not a or not b:
         return {"reason": f"{claim['metric']} was not measured on both sides"}
-    keys_a, keys_b = _keys(claim, results, a), _keys(claim, results, b)
+    fields, own_base = _alike(claim), claim["b"].get("method") == "none" and not another
+    settings = [key for key in fields if key not in REPEATS]
+    if not own_base and not another:
+        like = _with_like(results, a, b, settings)
+        if not like[0]:
+            return {"reason": _unlike(results, a, b, settings)}
+        a, b = like
+    keys_a, keys_b = (_keys(results, side, fields) for side in (a, b))
     caution = ""
-    if claim["b"].get("method") == "none" and not another:
+    if own_base:
         keys_b = {key: base for key, run in keys_a.items() if (base := base_of(results, run)) in b}
     if pairs := set(keys_a) & set(keys_b):
         keys_a, keys_b = ({key: run for key, run in keys.items() if key in pairs} for keys in (keys_a, keys_b))
@@ -302,6 +353,12 @@ def _matched(claim: Mapping[str, Any], results: Results, a: list[str], b: list[s
     found = {"runs": sorted({*a, *b}), "judge": safety.judge, "benchmarks": gained.benchmarks, "without": "inconclusive"}
     if not a or not b:
         return found | {"reason": f"{safety_metric} and {claim['metric']} were not measured on both sides"}
+    within = [key for key in ("model", "source") if key in fields]  # frontiers run over all else
+    like = _with_like(results, a, b, within)
+    if not like[0]:
+        return {"reason": _unlike(results, a, b, within)}
+    a, b = like
+    found |= {"runs": sorted({*a, *b})}
     points = ([(settings[run], safety.items(run), gained.items(run)) for run in side] for side in (a, b))
     methods = [results.runs[side[0]]["method"] for side in (a, b)]
     names = [LABELS.get(method, method) for method in methods] if len(set(methods)) > 1 else ["a", "b"]
@@ -399,7 +456,7 @@ def _hangs_on(claim: Mapping[str, Any], points: list[list[float]], names: list[s
 
 def _words(claim: Mapping[str, Any], side: str) -> str:
     wanted = {**(claim.get("applies_to") or {}), **(claim.get("where") or {}), **claim[side]}
-    return ", ".join(f"{key} {value}" for key, value in wanted.items())
+    return ", ".join(f"{key} {' or '.join(map(str, value)) if isinstance(value, list) else value}" for key, value in wanted.items())
 
 
 # ---- to Markdown, HTML and CSV ----------------------------------------------------------------------------------------------------------
@@ -415,12 +472,29 @@ def table(records: Iterable[Mapping[str, Any]], study: str, costs: Mapping[str, 
     """The lines of a Markdown table of claims; with `costs`, a column of what each took, by its id."""
     cost = "cost | " if costs is not None else ""
     lines = [f"| claim | reported | ours | n | verdict | why | {cost}shown in |", "|" + "---|" * (8 if cost else 7)]
-    for record in records:
-        shown = f"paper_figures/{study}/{record['figure']}.pdf" if record["figure"] else f"results/{study}/tables/{record['table']}.md"
+    for record in judged_first(records):
         cells = [f"**{record['id']}**: {record['statement']} ({record['paper']})", _reported(record), _ours(record)]
-        cells += [_counted(record), f"**{record['verdict']}**", record["reason"], *([costs[record["id"]]] if cost else []), f"`{shown}`"]
+        cells += [
+            _counted(record),
+            f"**{record['verdict']}**",
+            record["reason"],
+            *([costs[record["id"]]] if cost else []),
+            _shown(record, study),
+        ]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return lines
+
+
+def judged_first(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records by their verdict, those that were not run last; of one verdict in the order that they have."""
+    return sorted(records, key=lambda record: VERDICTS.index(record["verdict"]))
+
+
+def _shown(record: Mapping[str, Any], study: str) -> str:
+    """The file that shows a claim, or the command that makes it where the study does not."""
+    if not record.get("made", True):  # a record of an earlier version does not say
+        return f"not of this study: `{record['command']}`"
+    return f"`paper_figures/{study}/{record['figure']}.pdf`" if record["figure"] else f"`results/{study}/tables/{record['table']}.md`"
 
 
 def counts(records: Iterable[Mapping[str, Any]]) -> str:
@@ -432,7 +506,7 @@ def counts(records: Iterable[Mapping[str, Any]]) -> str:
 def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
     """The claims as a page: verdicts in colour, and the interval that decided."""
     records, rows = list(records), []
-    for record in records:
+    for record in judged_first(records):
         value, *relative = _ours(record).split("; ")
         ours, _, interval = value.partition(" ")
         reported = _reported(record)
@@ -442,11 +516,17 @@ def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
                 "claim": under(record["statement"], record["id"], record["paper"]),
                 "ours": under(ours, interval, *relative, reported and f"paper: {reported}"),
                 "n": _counted(record),
-                "why": under(record["reason"], *(f"{key}: {record[key]}" for key in SHOWN if record[key])),
+                "why": under(record["reason"], *(_named(record, key) for key in SHOWN if record[key])),
             }
         )
     head = f"{counts(records)}. Brackets hold 95 % intervals. {bases(records)}"
     return page(f"Claims, judged by the study {study}", head, rows)
+
+
+def _named(record: Mapping[str, Any], kind: str) -> str:
+    """The figure or table that shows a claim by its name, or what makes it elsewhere."""
+    made = record.get("made", True)
+    return f"{kind}: {record[kind]}" if made else f"{kind} of the papers' whole study: {record['command']}"
 
 
 def bases(records: Iterable[Mapping[str, Any]]) -> str:

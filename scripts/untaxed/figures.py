@@ -28,6 +28,7 @@ from untaxed.statistics import (
     matched_difference,
     paired_bootstrap,
     pearson,
+    span,
     spearman,
     wilson,
 )
@@ -72,6 +73,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 FEW = 4  # markers that a reader keeps in mind
 MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
 ATTACKED = ("asr_none", "asr_pap", "asr_pair", "asr_mean")  # columns of the papers' tables
+WHOLE = {"ms": 6, "mec": "white", "mew": 0.5}  # points of the main figure without benign rows, and with them
+HALF = {"ms": 6, "mew": 0.7, "fillstyle": "bottom", "mfcalt": "white"}
 GAINED_PAID = {"gained": "harmful_score", "paid": "accuracy"}  # the axes of the main figure: what of the base is taken away
 BEFORE_AFTER = {"before": "#BBBBBB", "after": "#4D4D4D"}
 PATTERNS = (
@@ -223,7 +226,7 @@ def facet_titles(keys: Sequence[tuple]) -> list[str]:
     several_models, several_mixes, several_trainers = (len({key[place] for key in keys}) > 1 for place in (0, 2, 3))
     return [
         (f"{model}: " if several_models else "")
-        + str(source)
+        + STYLE_NAMES.get(source, str(source))
         + ((" + benign rows" if mixed else ", no benign rows") if several_mixes else "")
         + (f", {trainer}" if several_trainers else "")
         for model, source, mixed, trainer in keys
@@ -373,12 +376,12 @@ def _prompt_notes(results: Results, runs: Sequence[str], measures: Sequence[Meas
     if not known:
         return []
     items = [f"{AXES.get(measured.metric, measured.metric).split(' (')[0]}: {_items_text(measured)}" for measured in known]
-    notes = ["Prompts – " + "; ".join(items) + "."]
+    notes = [" ".join(["Prompts – " + "; ".join(items) + ".", *_judges_note(known)])]
     for benchmark in known[0].benchmarks:
         shares = measure(results, "empty", runs, benchmarks=[benchmark]).values.values()
         if max(shares, default=0) > NOTEWORTHY:
             notes.append(
-                f"No final answer, to a phrase judge neither refusal nor harm: {_span(100 * min(shares), 100 * max(shares))} %"
+                f"No final answer, to a phrase judge neither refusal nor harm: {span(100 * min(shares), 100 * max(shares))} %"
                 f" of a run's generations on {benchmark}."
             )
     return notes
@@ -391,8 +394,18 @@ def _items_text(measured: Measure) -> str:
             name for scores in measured.scores.values() for name, score in scores.items() if name[0] == benchmark and score is not None
         }
         counts[benchmark] = len(names)
-    judge = f", judged by {measured.judge}" if measured.judge else ""
-    return ", ".join(f"{benchmark} ({number:,})" for benchmark, number in counts.items()) + judge
+    return ", ".join(f"{benchmark} ({number:,})" for benchmark, number in counts.items())
+
+
+def _judges_note(measures: Iterable[Measure]) -> list[str]:
+    """Who judged, once: the one judge of all measures, or each metric's."""
+    judges: dict[str, list[str]] = {}
+    for measured in measures:
+        for judge in filter(None, measured.judge.split(", ")):
+            judges.setdefault(judge, []).append(measured.metric.replace("_", " "))
+    if len(judges) < 2:
+        return [f"Judged by {judge}." for judge in judges]
+    return ["Judged by " + "; ".join(f"{judge} ({', '.join(dict.fromkeys(metrics))})" for judge, metrics in judges.items()) + "."]
 
 
 def _look(markers: dict[tuple[str, int], str], fields: dict[str, Any]) -> tuple[str, int]:
@@ -461,11 +474,6 @@ def _gap_at_matched_safety(results: Results, runs: list[str], safety: Measure, a
     if gap is None:
         return None, f"no comparison at matched safety:\n{reason}"
     return gap, f"DGR − Vanilla at matched safety:\n{interval_text(gap)} points of accuracy"
-
-
-def _span(low: float, high: float) -> str:
-    low_text, high_text = f"{low:.0f}", f"{high:.0f}"
-    return low_text if low_text == high_text else f"{low_text}–{high_text}"
 
 
 def method_bars(inputs: Inputs) -> Drawing:
@@ -584,7 +592,7 @@ def _mean_value(measured: Measure | None, runs: Sequence[str]) -> float | None:
 
 def _shares(shares: Sequence[float], each: bool) -> str:
     """Shares in percent, one by one or as their range."""
-    return (" / ".join(f"{100 * share:.0f}" for share in shares) if each else _span(100 * min(shares), 100 * max(shares))) + " %"
+    return (" / ".join(f"{100 * share:.0f}" for share in shares) if each else span(100 * min(shares), 100 * max(shares))) + " %"
 
 
 def shift_tax(inputs: Inputs) -> Drawing:
@@ -604,7 +612,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
     means: list[tuple[float, float]] = []
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
     letters = _letters(results, runs)
-    lettered: list[tuple[float, float, str]] = []
+    lettered: list[tuple[float, float, str, str]] = []
     for members in by_setting(results, runs).values():
         fields = results.runs[members[0]]
         tint = colour(fields["method"])
@@ -616,7 +624,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
         point = {"ms": SIZES.get(fields["method"], POINT) - 0.5, "ls": "", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
         axes.errorbar(x.value, 100 * y.value, bars(y), width, **look, **fill, **point)
         if letter := letters.get((fields["trainer"], fields["n"])):
-            lettered.append((x.value, 100 * y.value, letter))
+            lettered.append((x.value, 100 * y.value, letter, tint))
         means.append((x.value, y.value))
         common = {key: fields[key] for key in ("model", "recipe", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
         intervals = {f"{metric}_ci": [x.low, x.high], "safety_tax_ci": [y.low, y.high]}
@@ -632,7 +640,6 @@ def shift_tax(inputs: Inputs) -> Drawing:
         [f"too few points for a correlation: {points}"] if not enough else [f"no correlation, one side does not vary: {points}"]
     )
     data += [record_of(value, kind=name, settings=len(means)) for name, value in correlations.items()]
-    _write_letters(axes, lettered)
     if runs:
         axes.set_title("\n".join(lines), fontsize=SMALL, loc="left")
         _shift_legend(axes, results, runs, sources, letters)
@@ -640,6 +647,7 @@ def shift_tax(inputs: Inputs) -> Drawing:
         say(axes, "not enough runs")
     axes.set_xlabel(AXES.get(metric, metric))
     axes.set_ylabel(AXES["safety_tax"])
+    _write_beside(axes, lettered)
     return Drawing(figure, data, runs, [*explained(inputs, runs), *_shift_whiskers(results, runs, shift)])
 
 
@@ -656,33 +664,51 @@ def _shift_whiskers(results: Results, runs: Sequence[str], shift: Measure) -> li
     return [text + "."]
 
 
-def _write_letters(axes: "Axes", points: Sequence[tuple[float, float, str]], size: tuple[float, float] = (190, 180)) -> None:
-    """The letter of each point beside it, where it lies on no point and no other letter if there is such a place.
+def _write_beside(axes: "Axes", points: Sequence[tuple[float, float, str, str]]) -> None:
+    """A short text (x, y, text, colour) beside each point, on no point and no other text where there is such a place.
 
-    Points on one another share a place. `size` is about that of the axes in typographic points.
+    Points on one another share a place. A text that stands further off has a thin line to its point.
     """
     from matplotlib.patheffects import withStroke
 
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    heaps: list[tuple[float, float, list[tuple[float, float, str]]]] = []
-    for x, y, letter in sorted(points):
-        across, up = size[0] * (x - left) / (right - left), size[1] * (y - bottom) / (top - bottom)
+    axes.figure.draw_without_rendering()  # the layout, so that distances on the page are known
+    scale = 72 / axes.figure.dpi
+    heaps: list[tuple[float, float, list[tuple[float, float, str, str]]]] = []
+    for point in sorted(points):
+        across, up = scale * axes.transData.transform(point[:2])
         heap = next((each for each in heaps if abs(each[0] - across) < 2 and abs(each[1] - up) < 2), None)
         if heap is None:
             heap = (across, up, [])
             heaps.append(heap)
-        heap[2].append((x, y, letter))
-    taken = [(across - 3, up - 3, across + 3, up + 3) for across, up, _ in heaps]
+        heap[2].append(point)
+    frame = axes.get_window_extent()
+    left, bottom, right, top = (scale * end for end in (frame.x0, frame.y0, frame.x1, frame.y1))
+    taken = [(across - 3.5, up - 3.5, across + 3.5, up + 3.5) for across, up, _ in heaps]
     for across, up, heap in heaps:
-        text = ", ".join(sorted({letter for _, _, letter in heap}))
-        width = 4.5 * len(text)
-        places = [(dx, dy) for dy in (3, -9, 8, -14) for dx in (3, -3 - width)]
-        boxes = [(across + dx, up + dy, across + dx + width, up + dy + 7) for dx, dy in places]
-        covered = [sum(box[0] < r and left_of < box[2] and box[1] < t and b < box[3] for left_of, b, r, t in taken) for box in boxes]
-        best = covered.index(min(covered))
-        taken.append(boxes[best])
-        look = {"fontsize": SMALL, "color": "0.2", "zorder": 6, "path_effects": [withStroke(linewidth=1.5, foreground="white")]}
-        axes.annotate(text, heap[0][:2], places[best], textcoords="offset points", **look)
+        text = ", ".join(sorted({point[2] for point in heap}))
+        tints = {point[3] for point in heap}
+        width, best = 4.4 * len(text) + 1, None
+        for far in (0, 7, 14, 21, 28):
+            right_of, left_of, centred, over, under = 4 + far, -4 - far - width, -width / 2, 3 + far, -10 - far
+            for dx, dy in (
+                (right_of, over),
+                (left_of, over),
+                (right_of, under),
+                (left_of, under),
+                (centred, over + 2),
+                (centred, under - 2),
+            ):
+                box = (across + dx, up + dy, across + dx + width, up + dy + 7)
+                covered = sum(box[0] < r and l_ < box[2] and box[1] < t and b < box[3] for l_, b, r, t in taken)
+                covered += 2 * (box[0] < left or box[2] > right or box[1] < bottom or box[3] > top)
+                if best is None or covered < best[0]:
+                    best = (covered, far, (dx, dy), box)
+        _, far, place, box = best
+        taken.append(box)
+        ink = tints.pop() if len(tints) == 1 else "0.2"
+        look = {"fontsize": SMALL, "color": ink, "zorder": 6, "path_effects": [withStroke(linewidth=1.5, foreground="white")]}
+        line = {"arrowprops": {"arrowstyle": "-", "lw": 0.4, "color": ink, "shrinkA": 0, "shrinkB": 2}} if far else {}
+        axes.annotate(text, heap[0][:2], place, textcoords="offset points", **look, **line)
 
 
 def shift_interval(shift: Measure, runs: Sequence[str]) -> Estimate:
@@ -718,7 +744,7 @@ def _shift_legend(
     if len({bool(results.runs[run]["benign"]) for run in runs}) > 1:
         handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="0.5", ms=5, label="open: with\nbenign rows"))
     for (trainer, n), letter in letters.items():
-        handles.append(Line2D([], [], marker=f"$\\mathrm{{{letter}}}$", ls="", color="0.2", ms=4, label=f"{trainer}, n = {n:,}"))
+        handles.append(Line2D([], [], marker=f"$\\mathrm{{{letter}}}$", ls="", color="0.2", ms=5, mew=0, label=f"{trainer}, n = {n:,}"))
     handles.append(Line2D([], [], marker="o", ls="", color="0.75", ms=3, label="one run"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -853,7 +879,10 @@ def _lines(name: str) -> list[str]:
 
 
 def training_curve(inputs: Inputs) -> Drawing:
-    """Training loss per step, a panel per source: every run light, the mean over the seeds of a setting solid as far as all of them go."""
+    """Training loss per step, a panel per source: every run light, the mean over the seeds of a setting solid as far as all of them go.
+
+    Panels of one model have one scale; the tokens of two models are not the same unit.
+    """
     results = inputs.results
     losses = {manifest["run"]: manifest["loss"] for manifest in inputs.manifests if manifest.get("loss")}
     runs = [run for run in chosen_runs(inputs) if run in losses]
@@ -867,12 +896,14 @@ def training_curve(inputs: Inputs) -> Drawing:
         axes.set_visible(False)
     for axes, (key, members), title in zip(grid.flat, groups.items(), facet_titles(list(groups)), strict=False):
         lines = series(results, members, ("trainer", "recipe", "n"))
+        several = len({method for method, _ in lines}) > 1
         for (method, name), mine in lines.items():
+            tint = colour(method) if several else family_colour(results.runs[mine[0]])
             for run in mine:
-                axes.plot(range(1, len(losses[run]) + 1), losses[run], color=colour(method), alpha=0.25, lw=0.7)
+                axes.plot(range(1, len(losses[run]) + 1), losses[run], color=tint, alpha=0.25, lw=0.7)
             mean = [sum(step) / len(step) for step in zip(*(losses[run] for run in mine), strict=False)]
             dashes = LINES[[each for of, each in lines if of == method].index(name) % len(LINES)]
-            look = {"color": colour(method), "linestyle": dashes, "label": f"{name} ({count(len(mine), 'run')})"}
+            look = {"color": tint, "linestyle": dashes, "label": f"{name} ({count(len(mine), 'run')})"}
             axes.plot(range(1, len(mean) + 1), mean, lw=1.3, **look)
             place = dict(zip(("model", "source", "benign"), key, strict=False))
             data.append(place | {"method": method, "series": name, "runs": len(mine), "loss": [round(value, 4) for value in mean]})
@@ -882,6 +913,9 @@ def training_curve(inputs: Inputs) -> Drawing:
         axes.set_xlabel("training step")
         axes.set_ylabel("loss (nats/token) ↓")
         axes.set_ylim(bottom=0)
+    for axes, (model, *_) in zip(grid.flat, groups, strict=False):
+        highest = max(max(losses[run]) for (of, *_), members in groups.items() if of == model for run in members)
+        axes.set_ylim(0, 1.05 * highest)
     return Drawing(figure, data, runs, explained(inputs, runs))
 
 
@@ -1111,20 +1145,21 @@ def _column_notes(
 ) -> list[str]:
     """What each column is in this study, by which judge, and whose the open marks are."""
     parts = []
-    for name, column in columns.items():
-        judge = f", judged by {measures[name].judge}" if measures[name].judge else ""
-        parts.append(f"{column['title']}: {column['metric'].replace('_', ' ')} on {', '.join(column['benchmarks'])}{judge}")
+    for column in columns.values():
+        metric = "" if column["metric"].replace("_", "-") == column["title"] else column["metric"].replace("_", " ") + " "
+        parts.append(f"{column['title']}: {metric}on {', '.join(column['benchmarks'])}")
+    said = [" ".join(["; ".join(parts) + ".", *_judges_note(measures.values())])]
     silent = []
     for metric, words in (("harmful_score", "harmful"), ("over_refusal", "benign")):
         names = sorted({name for column in columns.values() if column["metric"] == metric for name in column["benchmarks"]})
         shares = measure(inputs.results, "empty", inputs.results.runs, benchmarks=names).values.values() if names else ()
         if max(shares, default=0) > NOTEWORTHY:
-            silent.append(f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of a run's answers to {words} prompts never came")
+            silent.append(f"{span(100 * min(shares), 100 * max(shares))} % of a run's answers to {words} prompts never came")
     if silent:
-        parts.append("; ".join(silent) + ", which a phrase judge counts as neither harm nor refusal")
+        said.append("; ".join(silent) + ", which a phrase judge counts as neither harm nor refusal.")
     own = [column["title"] for column in columns.values() if column["same"]]
-    said = f" Open marks – the paper's printed values ({entry['paper']}, {entry['place']})." if own else " The paper has other benchmarks."
-    return ["; ".join(parts) + "." + said]
+    marks = f"Open marks – the paper's printed values ({entry['paper']}, {entry['place']})." if own else "The paper has other benchmarks."
+    return [*said[:1], " ".join([*said[1:], marks])]
 
 
 def _panel_rows(models: Sequence[str], columns: Mapping[str, Any], height: float) -> "tuple[Figure, Any]":
@@ -1138,6 +1173,16 @@ def _legend_above(row: Sequence["Axes"], title: str, columns: int = 4) -> None:
     if known:
         look = {"loc": "lower left", "bbox_to_anchor": (-0.1 if len(row) > 1 else -0.03, 0.98), "columnspacing": 1, "handletextpad": 0.4}
         row[0].legend(known.values(), known.keys(), ncols=columns, **look).set_in_layout(False)
+
+
+SETTING = ("model", "source", "recipe", "method", "benign", "trainer", "n")  # the fields that tell a point's runs from all others
+
+
+def _point_of(results: Results, runs: Sequence[str], name: str, column: Mapping[str, Any], *, but: Sequence[str] = ()) -> dict[str, Any]:
+    """What says which point of a column it is, and on which samples it stands: the fields that its runs share, metric and benchmarks."""
+    fields = {key: {results.runs[run][key] for run in runs} for key in SETTING if key not in but}
+    shared = {key: values.pop() for key, values in fields.items() if len(values) == 1}
+    return shared | {"column": name, "metric": column["metric"], "benchmarks": list(column["benchmarks"])}
 
 
 def _whiskers_of(results: Results, runs: Iterable[str], data: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -1171,7 +1216,7 @@ def sweep(inputs: Inputs) -> Drawing:
         ticks = sorted({results.runs[run][field_of_x] for run in mine})
         for axes, (name, column) in zip(row, columns.items(), strict=True):
             measured = measures[name]
-            data += _base_line(axes, results, bases, model, name, measured)
+            data += _base_line(axes, results, bases, model, (name, column), measured)
             for place, ((source,), members) in enumerate(_by(results, mine, "source").items()):
                 differ = [key for key in apart if len({results.runs[run][key] for run in members}) > 1]
                 for number, (values, chosen) in enumerate(_by(results, members, *differ).items()):
@@ -1184,8 +1229,9 @@ def sweep(inputs: Inputs) -> Drawing:
                     errors = [[bars(point)[side][0] for _, point, _ in path] for side in (0, 1)]
                     xs, ys = [x * 1.03**place for x, _, _ in path], [100 * point.value for _, point, _ in path]
                     axes.errorbar(xs, ys, errors, ms=4, lw=1.2, elinewidth=0.8, capsize=1.5, label=line, **look)
-                    told = {"model": model, "source": source, "series": line, "column": name, "judge": measured.judge}
-                    data += [record_of(point, **told, **{field_of_x: x}, runs=number_of) for x, point, number_of in path]
+                    for x, point, members_of in path:
+                        told = _point_of(results, members_of, name, column) | {"series": line, "judge": measured.judge, field_of_x: x}
+                        data.append(record_of(point, **told, runs=len(members_of)))
                 data += _printed_marks(axes, entry, name, column, field_of_x, model=model, source=source)
             axes.set_xscale("log")
             axes.set_xticks(ticks, [SWEPT[field_of_x][1](tick) for tick in ticks], fontsize=SMALL, rotation=30 if len(ticks) > 3 else 0)
@@ -1201,27 +1247,29 @@ def sweep(inputs: Inputs) -> Drawing:
     return Drawing(figure, data, sorted({*runs, *bases}), notes + _whiskers_of(results, runs + bases, data))
 
 
-def _base_line(axes: "Axes", results: Results, bases: Sequence[str], model: str, name: str, measured: Measure) -> list[dict]:
+def _base_line(
+    axes: "Axes", results: Results, bases: Sequence[str], model: str, column: tuple[str, Mapping[str, Any]], measured: Measure
+) -> list[dict]:
     """The base of a model as a dashed line, with its record."""
     mine = [base for base in bases if results.runs[base]["model"] == model and base in measured.values]
     point = estimate(measured, mine)
     if point is None:
         return []
     axes.axhline(100 * point.value, color=colour("none"), lw=0.9, ls="--", zorder=0, label=label("none"))
-    return [record_of(point, model=model, source="none", column=name, judge=measured.judge, runs=len(mine))]
+    return [record_of(point, **_point_of(results, mine, *column), judge=measured.judge, runs=len(mine))]
 
 
 def _style_marker(source: str) -> str:
     return MARKERS[list(STYLES).index(source) % len(MARKERS)] if source in STYLES else "o"
 
 
-def _swept(results: Results, runs: Sequence[str], measured: Measure, key: str) -> list[tuple[Any, Estimate, int]]:
-    """(x, mean with interval, number of runs) by rising x."""
+def _swept(results: Results, runs: Sequence[str], measured: Measure, key: str) -> list[tuple[Any, Estimate, list[str]]]:
+    """(x, mean with interval, runs) by rising x."""
     groups: dict[Any, list[str]] = defaultdict(list)
     for run in runs:
         if run in measured.values:
             groups[results.runs[run][key]].append(run)
-    return [(x, point, len(members)) for x, members in sorted(groups.items()) if (point := estimate(measured, members))]
+    return [(x, point, members) for x, members in sorted(groups.items()) if (point := estimate(measured, members))]
 
 
 def _printed_marks(axes: "Axes", entry: Mapping[str, Any], name: str, column: Mapping[str, Any], key: str, **place: str) -> list[dict]:
@@ -1255,18 +1303,16 @@ def with_without(inputs: Inputs) -> Drawing:
     bases = bases_of(results, runs) if runs else []
     entry, columns, measures = _paper_parts(inputs, runs + bases)
     models = sorted({model for model, _ in pairs})
+    if not models:
+        return _one_sided(results, chosen_runs(inputs))
     figure, grid = _panel_rows(models, columns, 2.4)
     data: list[dict] = []
     width = 0.8 / max(1, len(mixes))
-    if not models:
-        say(grid[0][0], "no source was trained both\nwith and without benign rows")
-        for axes in grid[0][1:]:
-            axes.set_visible(False)
     for row, model in zip(grid, models, strict=False):
         sources = [source for of, source in pairs if of == model]
         for axes, (name, column) in zip(row, columns.items(), strict=True):
             measured = measures[name]
-            data += _base_line(axes, results, bases, model, name, measured)
+            data += _base_line(axes, results, bases, model, (name, column), measured)
             for place, source in enumerate(sources):
                 for benign, members in pairs[model, source].items():
                     x = place - 0.4 + width * (mixes.index(benign) + 0.5)
@@ -1278,9 +1324,9 @@ def with_without(inputs: Inputs) -> Drawing:
                     look = {"color": tint, "ec": "white"} if benign else {"color": "white", "ec": tint}
                     axes.bar(x, 100 * point.value, 0.9 * width, lw=1, hatch=hatches[benign], **look)
                     axes.errorbar(x, 100 * point.value, bars(point), color="0.45", lw=0.9, capsize=2, fmt="none")
-                    told = {"model": model, "source": source, "benign": benign}
-                    data.append(record_of(point, **told, column=name, judge=measured.judge, runs=len(members)))
-                    data += _printed_bar(axes, x, entry, name, column, **told)
+                    told = _point_of(results, members, name, column)
+                    data.append(record_of(point, **told, judge=measured.judge, runs=len(members)))
+                    data += _printed_bar(axes, x, entry, name, column, model=model, source=source, benign=benign)
             data += _printed_ranges(axes, entry, name, column, model)
             axes.set_xticks(range(len(sources)), [STYLE_NAMES.get(source, source) for source in sources], fontsize=SMALL)
             axes.set_ylabel(_column_axis(column))
@@ -1291,6 +1337,19 @@ def with_without(inputs: Inputs) -> Drawing:
         _legend_above(row, model, 3)
     notes = [*explained(inputs, runs), *_column_notes(inputs, columns, measures, entry)] if runs else []
     return Drawing(figure, data, sorted({*runs, *bases}), notes + _whiskers_of(results, runs + bases, data))
+
+
+def _one_sided(results: Results, runs: Sequence[str]) -> Drawing:
+    """A line in place of panels: no source has runs on both sides, and which has them on one."""
+    figure, grid = panels(1, 1, PAGE, 1.0)
+    grid[0][0].set_axis_off()
+    sides = {
+        words: sorted({results.runs[run]["source"] for run in runs if bool(results.runs[run]["benign"]) is mixed}, key=_style_order)
+        for words, mixed in (("with", True), ("without", False))
+    }
+    told = "; ".join(f"{words}: {', '.join(STYLE_NAMES.get(each, each) for each in found) or 'none'}" for words, found in sides.items())
+    say(grid[0][0], f"Nothing to compare: no source was trained both with and without benign rows ({told}).")
+    return Drawing(figure, [], [])
 
 
 def _printed_bar(axes: "Axes", x: float, entry: Mapping[str, Any], name: str, column: Mapping[str, Any], **place: Any) -> list[dict]:
@@ -1350,8 +1409,8 @@ def attack_bars(inputs: Inputs) -> Drawing:
                 tint = {"color": family_colour(fields), "alpha": 0.85, "hatch": hatch, "ec": "white" if hatch else None}
                 axes.bar(x, 100 * point.value, width * 0.92, label=f"{words} ({count(len(members), 'run')})", **tint)
                 axes.errorbar(x, 100 * point.value, bars(point), color="0.45", lw=0.9, capsize=2, fmt="none")
-                told = {"model": model, "source": source, "recipe": recipe, "n": fields["n"], "column": name, "judge": measured.judge}
-                data.append(record_of(point, **told, runs=len(members)))
+                told = _point_of(results, members, name, column)
+                data.append(record_of(point, **told, judge=measured.judge, runs=len(members)))
                 data += _printed_arm(axes, x, entry, name, column, fields, len(several) < 2)
         axes.set_xticks(range(len(columns)), [column["title"] for column in columns.values()])
         axes.set_ylabel("attack success (%) ↓")
@@ -1433,6 +1492,8 @@ def safety_tax_plane(inputs: Inputs) -> Drawing:
     axes = grid[0][0]
     data: list[dict] = []
     suites: dict[str, set[str]] = defaultdict(set)
+    silent: list[tuple[float, float, str, str]] = []
+    silent_bases: dict[str, float] = {}
     for members in by_setting(results, runs).values():
         fields = results.runs[members[0]]
         both = {*members, *(base for run in members if (base := base_of(results, run)))}
@@ -1440,10 +1501,18 @@ def safety_tax_plane(inputs: Inputs) -> Drawing:
         x, y = (tax_interval(results, measures[axis], members) for axis in GAINED_PAID)
         if x is None or y is None:
             continue
-        look = {"color": family_colour(fields), "marker": markers[fields["model"]], "ls": "", "ms": 6, "mec": "white", "mew": 0.5}
-        axes.errorbar(100 * x.value, 100 * y.value, bars(y), bars(x), elinewidth=0.6, capsize=1.2, zorder=3, **look)
-        told = {key: fields[key] for key in ("model", "recipe", "source", "method", "benign", "trainer", "n")} | {"seeds": len(members)}
-        data += [record_of(point, axis=axis, **told) for axis, point in zip(GAINED_PAID, (x, y), strict=True)]
+        tint = family_colour(fields)
+        look = {"color": tint, "marker": markers[fields["model"]], **(HALF | {"mec": tint} if fields["benign"] else WHOLE)}
+        axes.errorbar(100 * x.value, 100 * y.value, bars(y), bars(x), ls="", elinewidth=0.6, capsize=1.2, zorder=3, **look)
+        empty = measure(results, "empty", both, benchmarks=measures["gained"].benchmarks)
+        share = _mean_value(empty, members)
+        told = {key: fields[key] for key in SETTING} | {"seeds": len(members)} | ({} if share is None else {"empty": share})
+        for axis, point in zip(GAINED_PAID, (x, y), strict=True):
+            on = {"metric": GAINED_PAID[axis], "benchmarks": measures[axis].benchmarks, "judge": measures[axis].judge}
+            data.append(record_of(point, axis=axis, **told, **on))
+        silent_bases |= {base: empty.values[base] for base in both - set(members) if base in empty.values}
+        if share is not None and share > NOTEWORTHY:
+            silent.append((100 * x.value, 100 * y.value, f"{100 * share:.0f} %", tint))
         for measured in measures.values():
             suites[measured.metric].update(measured.benchmarks)
         usual = set(runs_of(results, {"model": fields["model"], "source": fields["source"]}, spec.get("select")))
@@ -1455,23 +1524,44 @@ def safety_tax_plane(inputs: Inputs) -> Drawing:
     if not data:
         say(axes, "not enough runs")
     else:
-        axes.axhline(0, color="0.7", lw=0.8, zorder=0)
-        axes.axvline(0, color="0.7", lw=0.8, zorder=0)
         _plane_key(axes, results, data, markers)
     axes.set_xlabel("safety gained: harmful score of the base − after training (points) →")
     axes.set_ylabel("safety tax paid: accuracy lost (points) ↓")
+    _write_beside(axes, silent)
     shown = sorted({run for members in by_setting(results, runs).values() for run in members})
-    notes = explained(inputs, runs)
-    for metric, words in (("harmful_score", "Harmful score"), ("accuracy", "Accuracy")):
-        notes += (
-            [f"{words}: mean over those of {', '.join(sorted(suites[metric]))} that a setting and its base were tested on."]
-            if suites[metric]
-            else []
-        )
-    if any(record.get("kind") == "reported" for record in data):
-        notes.append(f"Hollow: the paper's own points ({entry['paper']}, {entry['place']}), joined to ours.")
+    notes = [*explained(inputs, runs), *_plane_notes(suites, data, silent_bases.values(), entry)]
     notes += _whiskers_of(results, shown, data)
     return Drawing(figure, data, sorted({*shown, *bases_of(results, shown)}) if shown else [], notes)
+
+
+def _plane_notes(
+    suites: Mapping[str, set[str]], data: Sequence[Mapping[str, Any]], bases: Iterable[float], entry: Mapping[str, Any]
+) -> list[str]:
+    """On which benchmarks the main figure stands, and what its numbers and marks are; `bases`: shares that base models did not answer."""
+    notes = []
+    for metric, words in (("harmful_score", "Harmful score"), ("accuracy", "Accuracy")):
+        on = ", ".join(sorted(suites[metric]))
+        notes += [f"{words}: mean over those of {on} that a setting and its base were tested on."] if on else []
+    notes += _silence_notes(data, bases)
+    if len({bool(record["benign"]) for record in data if "benign" in record}) > 1:
+        notes.append("Half filled: trained with benign rows too.")
+    if any(record.get("kind") == "reported" for record in data):
+        notes.append(f"Hollow: the paper's own points ({entry['paper']}, {entry['place']}), joined to ours.")
+    return notes
+
+
+def _silence_notes(data: Sequence[Mapping[str, Any]], bases: Iterable[float]) -> list[str]:
+    """How many harmful prompts got no answer after training and before: of these settings the safety gained may be silence."""
+    shares = [record["empty"] for record in data if "empty" in record]
+    if max(shares, default=0) <= NOTEWORTHY:
+        return []
+    before = [100 * share for share in bases]
+    start = f"; bases: {span(min(before), max(before))} %" if before else ""
+    after = span(100 * min(shares), 100 * max(shares))
+    return [
+        f"Numbers beside points: % of harmful prompts that got no answer, where above {100 * NOTEWORTHY:.0f} (all settings: {after} %"
+        f"{start}). To a phrase judge silence is neither harm nor refusal, so the safety gained there may be silence."
+    ]
 
 
 def _printed_point(axes: "Axes", entry: Mapping[str, Any], fields: Mapping[str, Any], marker: str, ours: tuple[float, float]) -> list[dict]:
@@ -1494,9 +1584,15 @@ def _plane_key(axes: "Axes", results: Results, data: Sequence[Mapping[str, Any]]
     for record in sorted(ours, key=lambda record: (_style_order(record["source"]), record["method"])):
         words = STYLE_NAMES.get(record["source"]) or label(record["method"])
         tints[words] = family_colour(record)
+    for line in (axes.axhline, axes.axvline):
+        line(0, color="0.7", lw=0.8, zorder=0)
     handles = [Line2D([], [], color=tint, lw=3, label=words) for words, tint in tints.items()]
     shown = {record["model"] for record in ours}
     handles += [Line2D([], [], marker=markers[model], ls="", color="0.4", ms=5, label=model) for model in markers if model in shown]
+    if len({bool(record["benign"]) for record in ours}) > 1:
+        handles.append(Line2D([], [], marker="o", ls="", mfc="0.4", mec="0.4", label="half filled: with\nbenign rows", **HALF))
+    if any(record.get("empty", 0) > NOTEWORTHY for record in ours):
+        handles.append(Line2D([], [], marker="$\\%$", ls="", color="0.2", ms=6, mew=0, label="harmful prompts\nwithout an answer"))
     if len(ours) < len(data):
         handles.append(Line2D([], [], marker="o", ls="", mfc="none", mec="0.4", ms=5, label="hollow: the paper's"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))

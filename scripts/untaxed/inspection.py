@@ -18,17 +18,22 @@ from untaxed.records import UserError, nearest, read_json, read_jsonl, read_yaml
 WARNING = "warning: prompts and generations follow. They may be harmful: keep them out of logs, issues and papers."
 NAMES = ("kind", "refined", "piece", "dataset", "series", "method", "run", "model", "recipe", "source", "benign", "trainer", "n")
 NAMES += (
+    "learning_rate",
+    "pattern",
+    "when",
     "pieces",
     "filters",
     "fallback",
+    "column",
     "benchmark",
+    "benchmarks",
     "metric",
     "axis",
     "judge",
     "judge_a",
     "judge_b",
 )  # what says which point of a figure it is
-SETTINGS = ("model", "recipe", "source", "method", "benign", "trainer", "n")  # those that are fields of its runs as well
+SETTINGS = ("model", "recipe", "source", "method", "benign", "trainer", "n", "learning_rate")  # those that are fields of its runs as well
 SHARES = ("truncated", "empty")  # what else a bar says of its runs
 FEW = 8  # names in an error line
 
@@ -128,6 +133,8 @@ def _names(point: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else "" if value is None else str(value)
 
 
@@ -167,7 +174,7 @@ def runs_of_point(point: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]
         return [
             run for run, fields in runs.items() if fields["method"] == "none" and fields["model"] == point.get("model", fields["model"])
         ]
-    words = str(point.get("series", "")).split(", ")[1:]
+    words = [] if "column" in point else str(point.get("series", "")).split(", ")[1:]  # such a point has its runs' own fields
     return [run for run, fields in runs.items() if all(_fits(point, key, fields) for key in SETTINGS) and _named(words, fields)]
 
 
@@ -206,6 +213,9 @@ def inspect_point(path: Path, number: int, filters: Filters, show_text: bool = F
     if "kappa" in point:
         place = f"results/{sidecar['study']}/agreement/{point['judge']}.json"
         raise UserError(f"{path}: point {number} compares the judge {point['judge']!r} with people, not runs; see {place}")
+    if "pattern" in point:
+        place = f"results/{sidecar['study']}/filtered/{point['dataset']}/report.json"
+        raise UserError(f"{path}: point {number} counts rows of the dataset {point['dataset']!r}, not runs; see {place}")
     if not (results / "runs").is_dir():
         raise UserError(f"{results}: the runs of this figure are not there; make them with: ./untaxed {sidecar['study']}")
     metrics = read_metrics(results / "metrics.csv")
@@ -272,13 +282,27 @@ def _measured(
     values: dict[str, dict[str, float]] = {}
     benchmarks, judges = set(), set()
     for name in dict.fromkeys("accuracy" if name == "safety_tax" else name for name, *_ in values_of(point)):
-        asked = [point["benchmark"]] if point.get("benchmark") else None
-        judge, shared, found = run_values(metrics, name, drawn, point.get("judge") or None, asked)
-        if found:
-            values[name] = found
-            benchmarks |= set(filter(None, shared))
-            judges |= {judge} - {""}
+        asked = point.get("benchmarks") or ([point["benchmark"]] if point.get("benchmark") else None)
+        parts = [_of_benchmark(metrics, name, drawn, point, [each]) for each in asked] if asked else []
+        for judge, shared, found in parts or [_of_benchmark(metrics, name, drawn, point, None)]:
+            if found:
+                benchmarks |= set(filter(None, shared))
+                judges |= {judge} - {""}
+        found = [found for *_, found in parts] if asked else [found]
+        if whole := set.intersection(*(set(each) for each in found)):
+            values[name] = {run: sum(each[run] for each in found) / len(found) for run in drawn if run in whole}
     return values, sorted(benchmarks), sorted(judges)
+
+
+def _of_benchmark(
+    metrics: list[dict], name: str, drawn: Mapping[str, Any], point: Mapping[str, Any], asked: list[str] | None
+) -> tuple[str, list[str], dict[str, float]]:
+    """`run_values` by the first of a point's judges that judged; the mean of several benchmarks may name several judges."""
+    for judge in str(point.get("judge") or "").split(", "):
+        told = run_values(metrics, name, drawn, judge or None, asked)
+        if told[2]:
+            break
+    return told
 
 
 def _holding(part: str, runs: Sequence[str]) -> list[str]:

@@ -370,6 +370,7 @@ class Table(Strict):
     """A table of all runs, or of those of some `experiments`, as `Figure`."""
 
     kind: str
+    title: str = ""
     caption: str
     experiments: Words = []
     options: dict[str, Any] = {}

@@ -322,7 +322,7 @@ def matched_difference(
     lines = frontiers(_run_means(axes, None, 1)[0], sides)
     value = _mean_gap(*lines)
     if value is None or shared_safety(*lines) < minimum_shared:
-        reached = ", ".join(f"{name} {100 * line[0][0]:.0f}–{100 * line[-1][0]:.0f} %" for name, line in zip(names, lines, strict=True))
+        reached = ", ".join(f"{name} {span(100 * line[0][0], 100 * line[-1][0])} %" for name, line in zip(names, lines, strict=True))
         return None, f"less than {100 * minimum_shared:.0f} points of safety shared ({reached})"
     if max(len(members) for side in sides for members in side) < 2 and max(len(scores) for axis in axes for scores in axis) < 2:
         return Estimate(value, None, None, len(runs)), ""
@@ -340,6 +340,12 @@ def matched_difference(
     if len(draws) < resamples / 2:
         return Estimate(value, None, None, len(runs)), ""
     return Estimate(value, *_percentiles(np.array(draws), level, len(names)), len(runs)), ""
+
+
+def span(low: float, high: float) -> str:
+    """Two ends in whole numbers, `12–72`; one number where they round to the same."""
+    low_text, high_text = f"{low:.0f}", f"{high:.0f}"
+    return low_text if low_text == high_text else f"{low_text}–{high_text}"
 
 
 def _drawn_runs(generator: "np.random.Generator", groups: Sequence[list[int]]) -> list[int]:

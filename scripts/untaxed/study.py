@@ -923,7 +923,7 @@ class Study:
 
     def table_spec(self, name: str) -> dict:
         entry = self.config.tables[name]
-        return {**entry.options, "table": entry.kind, "name": name, "caption": entry.caption}
+        return {**entry.options, "table": entry.kind, "name": name, "title": entry.title, "caption": entry.caption}
 
     def agreement_judges(self) -> list[str]:
         """Judges that a human-labelled set of this study can measure."""

@@ -277,6 +277,17 @@ def data(inputs: Inputs) -> list[dict[str, Any]]:
     ]
 
 
+def harmful_of(prepared: dict[str, Any], taught: dict[str, Any]) -> int | str:
+    """How many rows of a taught dataset are harmful, from the report of the prompts that were asked and that of the teacher.
+
+    A teacher's report of an earlier version does not say; then it is known where all prompts were harmful, or none.
+    """
+    if "harmful" in taught:
+        return taught["harmful"]
+    every = {0: 0, prepared["rows"]: taught["rows_out"]}
+    return every.get(prepared["harmful"], "–")
+
+
 def paper_table(inputs: Inputs) -> list[dict[str, Any]]:
     """A table of a paper with ours beside it: a row for each printed row, and of each column ours, the paper's, and the difference.
 
@@ -372,11 +383,13 @@ def _apart(point: Estimate | None, value: float | None) -> str:
     return f"{text}, paper {'inside' if inside else 'outside'}"
 
 
-def paper_notes(inputs: Inputs) -> list[str]:
+def paper_notes(inputs: Inputs, records: Sequence[dict[str, Any]]) -> list[str]:
     """What stands below a table of a paper: its place, what of the study its columns are, and why a marked value is in doubt."""
     entry = entry_of(inputs.reported, inputs.spec.get("reported") or inputs.spec.get("name", ""))
     columns = columns_of(inputs.reported, inputs.spec, entry["columns"])
-    said = [f"Printed: {entry['paper']}, {entry['place']}. Inside: the printed value, as rounded, lies in our 95 % interval."]
+    compared = any(", paper " in str(value) for record in records for value in record.values())
+    inside = " Inside: the printed value, as rounded, lies in our 95 % interval." if compared else ""
+    said = [f"Printed: {entry['paper']}, {entry['place']}.{inside}"]
     said += [
         f"{column['title']}: {column['metric'].replace('_', ' ')} on {', '.join(column['benchmarks'])}." for column in columns.values()
     ]
@@ -484,7 +497,13 @@ TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
     "gains": gains,
     "response_lengths": response_lengths,
 }
-NOTES: dict[str, Callable[[Inputs], list[str]]] = {"paper_table": paper_notes}
+NOTES: dict[str, Callable[[Inputs, Sequence[dict[str, Any]]], list[str]]] = {"paper_table": paper_notes}
+
+
+def heading(spec: dict[str, Any]) -> str:
+    """What a table is called: its name, and its title where it has one."""
+    name = spec.get("name") or spec["table"]
+    return f"{name}: {spec['title']}" if spec.get("title") else name
 
 
 def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str, page_path: Path | str) -> int:
@@ -498,8 +517,9 @@ def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str,
         writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
-    caption, notes = inputs.spec.get("caption", ""), NOTES[kind](inputs) if kind in NOTES else []
-    lines = [f"# {inputs.spec.get('title', kind)}", ""] + ([caption.strip(), ""] if caption else [])
+    caption, notes = inputs.spec.get("caption", ""), NOTES[kind](inputs, records) if kind in NOTES else []
+    title = heading(inputs.spec)
+    lines = [f"# {title}", ""] + ([caption.strip(), ""] if caption else [])
     if records:
         lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         lines += ["| " + " | ".join(str(record.get(column, "")).replace("|", "\\|") for column in columns) + " |" for record in records]
@@ -507,6 +527,5 @@ def write_table(inputs: Inputs, csv_path: Path | str, markdown_path: Path | str,
         lines.append("Nothing was measured.")
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     write_text(markdown_path, "\n".join(lines) + "\n")
-    title = inputs.spec.get("title", kind.replace("_", " ").capitalize())
     write_text(page_path, page(title, " ".join([caption.strip(), READING, *notes]).strip(), records))
     return len(records)

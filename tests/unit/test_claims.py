@@ -210,7 +210,84 @@ def test_few_base_models_are_not_called_few_seeds(tmp_path):
         origin = {"model": f"tiny.{number % 2}", "replicate_of": "tiny"}
         folders += [write_run(tmp_path / f"{m}{number}", spec_of(m, "direct", 10, number) | origin, r, 0.5) for m, r in METHODS]
     record = judge_claim(GAIN, results_of(folders, tmp_path), {})
-    assert record["reason"].endswith("few base models (2): the true interval is wider")
+    assert record["reason"].endswith("few base models (2: tiny.0, tiny.1): the true interval is wider")
+    folders += [
+        write_run(tmp_path / f"{m}{n}", spec_of(m, "direct", 10, n) | {"model": f"tiny.{n % 2}", "replicate_of": "tiny"}, r, 0.5)
+        for m, r in METHODS
+        for n in range(4, 8)
+    ]
+    more = judge_claim(GAIN, results_of(folders, tmp_path), {})
+    assert "few base models (2: tiny.0, tiny.1)" in more["reason"]  # eight runs, and still two base models
+
+
+def test_seeds_of_several_models_are_called_seeds(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    for model in ("tiny", "other"):
+        for seed in range(2):
+            specs = [(m, spec_of(m, "direct", 10, seed) | {"model": model, "run": f"{model}-{m}{seed}"}, r) for m, r in METHODS]
+            folders += [write_run(tmp_path / spec["run"], spec, r, 0.5) for _, spec, r in specs]
+    assert "few seeds (2) of 2 models: the" in judge_claim(GAIN, results_of(folders, tmp_path), {})["reason"]
+
+
+BENIGN = GAIN | {"metric": "over_refusal", "a": {"benign": ">0"}, "b": {"benign": 0}, "where": {}, "direction": "less"}
+
+
+def test_benign_rows_are_judged_within_a_source_alone(tmp_path):
+    """`direct` was trained without benign rows and `reasoned` with them: no run has its like. Then both sides of `direct` are compared."""
+    folders = [write_base(tmp_path / "b")]
+    folders += [write_run(tmp_path / f"d{s}", spec_of("dgr", "direct", 10, s), 0.5, 0.5, over_refusal=0.6) for s in range(2)]
+    folders += [write_run(tmp_path / f"r{s}", spec_of("dgr", "reasoned", 10, s, benign=20), 0.5, 0.5, over_refusal=0.2) for s in range(2)]
+    record = judge_claim(BENIGN, results_of(folders, tmp_path), {})
+    assert (record["verdict"], record["value"], record["runs"]) == ("not run", None, [])
+    assert "in source (reasoned against direct): no run has its like on the other side" in record["reason"]
+    folders += [write_run(tmp_path / f"m{s}", spec_of("dgr", "direct", 10, s, benign=20), 0.5, 0.5, over_refusal=0.5) for s in range(2)]
+    record = judge_claim(BENIGN, results_of(folders, tmp_path), {})
+    assert (record["sources"], record["value"]) == (["direct"], pytest.approx(-0.1))
+    assert "not paired" not in record["reason"]
+
+
+def test_other_seeds_of_one_setting_are_compared_unpaired_and_other_settings_are_not(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    folders += [write_run(tmp_path / f"d{s}", spec_of("dgr", "direct", 10, s), 0.8, 0.5) for s in range(2)]
+    folders += [write_run(tmp_path / f"v{s}", spec_of("vanilla", "direct", 10, s), 0.4, 0.5) for s in (2, 3)]
+    folders += [write_run(tmp_path / f"n{s}", spec_of("vanilla", "direct", 100, s), 0.1, 0.5) for s in (2, 3)]
+    record = judge_claim(GAIN | {"where": {}}, results_of(folders, tmp_path), {})
+    assert (record["value"], len(record["runs"])) == (pytest.approx(0.4), 4)
+    assert "runs are not paired" in record["reason"]
+
+
+def test_frontiers_of_two_sources_are_never_compared(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    for method, source in (("dgr", "direct"), ("vanilla", "reasoned")):
+        folders += [write_run(tmp_path / f"{method}{n}", spec_of(method, source, n, 0), 0.5, r) for n, r in ((10, 0.4), (100, 0.8))]
+    record = judge_claim(GAIN | {"at": "matched_safety", "where": {}}, results_of(folders, tmp_path), {})
+    assert (record["verdict"], record["runs"]) == ("not run", [])
+    assert "in source (direct against reasoned)" in record["reason"]
+
+
+def test_judged_claims_come_first_and_each_names_what_shows_it(known):
+    absent = GAIN | {"id": "absent", "applies_to": {"source": "STAR-1"}, "figure": "cot_figure5"}
+    content = {"claims": [absent, GAIN | {"id": "against", "direction": "less"}, GAIN], "aliases": {}, "stand_ins": {}}
+    records = judge_claims(content, known, made={"figure": ["method_bars"], "table": []})
+    assert [record["id"] for record in records] == ["absent", "against", "gain"]  # as in the file
+    assert [record["made"] for record in records] == [False, True, True]
+    rows = [line for line in markdown(records, "tiny").splitlines() if line.startswith("| **")]
+    assert [row.split("**")[1] for row in rows] == ["gain", "against", "absent"]
+    assert rows[0].endswith("| `paper_figures/tiny/method_bars.pdf` |")
+    assert rows[2].endswith("| not of this study: `snakemake --profile slurm cot_figure5` |")
+    page = html_page(records, "tiny")
+    assert page.index(">gain<") < page.index(">against<") < page.index(">absent<")
+    assert "figure: method_bars" in page
+    assert "figure: cot_figure5" not in page
+
+
+def test_a_range_that_rounds_to_one_number_is_written_once(tmp_path):
+    folders = [write_base(tmp_path / "b")]
+    folders += [write_run(tmp_path / f"d{s}", spec_of("dgr", "direct", 10, s), 0.5, 0.5) for s in range(5)]
+    for folder in folders[1:]:
+        end_generations(folder, "harm", truncated=0.0, empty=0.25)
+    claim = GAIN | {"test": "threshold", "metric": "refusal_rate", "a": {"method": "dgr"}, "where": {}}
+    assert judge_claim(claim, results_of(folders, tmp_path), {})["reason"].endswith("; 25 % of a run's generations gave no answer")
 
 
 def test_two_recipes_are_two_settings_at_matched_safety(tmp_path):

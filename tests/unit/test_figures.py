@@ -314,7 +314,7 @@ def test_cells_of_judges_hold_no_more_text_than_they_have_room_for(known, judges
 
 
 def test_every_figure_with_whiskers_says_what_they_are(known):
-    for kind in ("safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve"):
+    for kind in ("safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve", "sweep", "attack_bars", "safety_tax_plane"):
         notes = " ".join(FIGURES[kind](inputs(known, kind, select={"benign": 0})).notes)
         assert "95 % bootstrap intervals" in notes, kind
         assert "runs and items" in notes, kind
@@ -335,15 +335,20 @@ def test_whiskers_of_single_runs_and_of_several_base_models_are_told_apart(tmp_p
 
 def test_letters_of_points_on_one_another_do_not_cover_each_other():
     from matplotlib.figure import Figure
-    from untaxed.figures import _write_letters
+    from untaxed.figures import _write_beside
 
-    axes = Figure().subplots()
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    _write_letters(axes, [(0.5, 0.5, "b"), (0.5, 0.5, "a"), (0.2, 0.2, "c"), (0.2, 0.2, "c"), (0.22, 0.2, "d")])
+    close = [(0.7 + 0.012 * number, 0.7, letter, "C0") for number, letter in enumerate("efgh")]
+    _write_beside(axes, [(0.5, 0.5, "b", "C0"), (0.5, 0.5, "a", "C1"), (0.2, 0.2, "c", "C0"), (0.2, 0.2, "c", "C0"), *close])
     found = {text.get_text(): text for text in axes.texts}
-    assert set(found) == {"a, b", "c", "d"}
-    assert found["c"].xyann != found["d"].xyann  # nearly on one another, so on two sides
+    assert set(found) == {"a, b", "c", *"efgh"}
+    assert (found["a, b"].get_color(), found["c"].get_color()) == ("0.2", "C0")  # letters of one colour have their point's
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
 
 
 def test_no_text_is_too_small_and_no_figure_wider_than_a_page(known):
@@ -362,7 +367,7 @@ def test_the_plane_says_how_many_prompts_got_no_answer(tmp_path):
     end_generations(run, "harm", truncated=0.5, empty=0.25)
     results = results_of([write_base(tmp_path / "b"), run], tmp_path)
     notes = " ".join(FIGURES["safety_reasoning_plane"](inputs(results, "safety_reasoning_plane")).notes)
-    assert "refusal rate: harm (40), judged by string_match" in notes
+    assert "refusal rate: harm (40); reasoning accuracy: chains (40), sums (40). Judged by string_match." in notes
     assert "0–25 % of a run's generations on harm" in notes
 
 
@@ -413,7 +418,9 @@ def test_benign_rows_are_compared_within_a_source(known):
     assert [(r["benign"], r["value"]) for r in printed if r["column"] == "over_refusal"] == [(20, 0.21)]
     assert [r["high"] for r in ours if r.get("kind") == "reported range"] == [54.7]
     one_side = FIGURES["with_without"](inputs(known, "with_without", select={"benign": 0}))
-    assert "no source was trained both" in texts(one_side)
+    assert "no source was trained both with and without benign rows (with: none; without: direct, reasoned)" in texts(one_side)
+    assert not any(axes.axison for axes in one_side.figure.axes)
+    assert one_side.data == []
 
 
 def test_attack_bars_show_each_arm_beside_the_base_and_the_paper(known):
@@ -463,3 +470,36 @@ def test_only_the_usual_setting_stands_beside_the_papers_point(known):
     ours, printed = ours_and_printed(drawing)
     assert {r["n"] for r in ours} == {10, 100}
     assert len(printed) == 2  # one point, two axes
+
+
+def test_the_main_figure_tells_silence_and_benign_rows(tmp_path):
+    """A quarter of the harmful prompts got no answer from one setting, none from the other, which has benign rows."""
+    runs = [write_run(tmp_path / f"b{benign}", spec_of("vanilla", "direct", 10, 0, benign), 0.5, 0.5) for benign in (0, 20)]
+    end_generations(runs[0], "harm", truncated=0.0, empty=0.25)
+    drawing = FIGURES["safety_tax_plane"](inputs(results_of([write_base(tmp_path / "b"), *runs], tmp_path), "safety_tax_plane"))
+    ours, _ = ours_and_printed(drawing)
+    assert {(r["benign"], r["empty"], *r["benchmarks"]) for r in ours if r["axis"] == "gained"} == {(0, 0.25, "harm"), (20, 0.0, "harm")}
+    (axes,) = drawing.figure.axes
+    assert [text.get_text() for text in axes.texts] == ["25 %"]
+    assert {line.get_fillstyle() for line in axes.lines} >= {"full", "bottom"}
+    notes = " ".join(drawing.notes)
+    assert "all settings: 0–25 %; bases: 0 %" in notes
+    assert "Half filled: trained with benign rows too." in notes
+
+
+def test_panels_of_losses_have_one_scale_and_the_names_of_other_figures(tmp_path):
+    folders = [write_run(tmp_path / source, spec_of("vanilla", source, 10, 0), 0.5, 0.5) for source in ("default", "no_cot")]
+    results = results_of([write_base(tmp_path / "b"), *folders], tmp_path)
+    manifests = [
+        {"run": run, "loss": [top, 0.1]} for run in results.runs for top in [4.0 if "default" in run else 1.0] if "base" not in run
+    ]
+    drawing = FIGURES["training_curve"](Inputs({}, results, manifests=manifests))
+    assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == ["Default", "No CoT"]
+    assert {axes.get_ylim() for axes in drawing.figure.axes} == {(0.0, 4.2)}
+    assert [axes.lines[-1].get_color() for axes in drawing.figure.axes] == [STYLES["default"], STYLES["no_cot"]]
+
+
+def test_judges_are_named_once(known):
+    notes = FIGURES["attack_bars"](inputs(known, "attack_bars", select={"method": "vanilla", "benign": 0})).notes
+    assert " ".join(notes).count("string_match") == 1
+    assert notes[0].endswith("Judged by string_match.")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic import ITEMS, study
+from synthetic import ITEMS, paper, study
 from untaxed import inspection
 from untaxed.figures import FIGURES, Inputs
 from untaxed.inspection import WARNING, Filters
@@ -155,6 +155,54 @@ def test_every_point_of_a_real_figure_finds_as_many_runs_as_it_says(kind, result
     for point in counted:
         found = inspection.runs_of_point(point, {run: results.runs[run] for run in drawing.runs})
         assert len(found) == (point.get("seeds") or point["runs"]), point
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "options"), [("attack_bars", "table", {}), ("with_without", "benign", {}), ("sweep", "sweep", {"x": "n"})]
+)
+def test_points_of_the_papers_figures_are_told_apart_and_find_their_runs(kind, entry, options, place, results):
+    chosen = {"method": "vanilla"} | ({} if kind == "with_without" else {"benign": 0})
+    spec = {"reported": entry, "select": chosen, **options}
+    drawing = FIGURES[kind](Inputs(spec, results, reported=paper()))
+    drawn = {run: results.runs[run] for run in drawing.runs}
+    ours = [point for point in drawing.data if "kind" not in point]
+    for point in ours:
+        assert len(inspection.runs_of_point(point, drawn)) == point["runs"], point
+    path = place / "paper_figures" / "tiny" / f"{kind}.json"
+    write_json(path, {"title": kind, "study": "tiny", "data": ours, "runs": drawing.runs})
+    lines = said(inspection.list_points(path)).splitlines()
+    path.unlink()
+    rows = [" ".join(line.split()[1:]) for line in lines if line.split()[0].isdecimal()]
+    assert len(rows) == len(set(rows)) == len(ours)
+    columns = " ".join(lines[:3])
+    assert "column" in columns
+    assert "benchmarks" in columns
+
+
+def test_a_point_of_a_column_lists_the_samples_of_its_benchmarks_alone(place, results):
+    spec = {"reported": "table", "select": {"source": "direct", "method": "vanilla", "benign": 0, "n": 100}}
+    drawing = FIGURES["attack_bars"](Inputs(spec, results, reported=paper()))
+    path = place / "paper_figures" / "tiny" / "attack.json"
+    write_json(path, {"title": "a", "study": "tiny", "data": drawing.data, "runs": drawing.runs})
+    number = 1 + next(n for n, point in enumerate(drawing.data) if point["column"] == "asr_none" and point.get("method") == "vanilla")
+    lines = said(inspection.inspect_point(path, number, Filters(limit=0))).splitlines()
+    path.unlink()
+    assert "runs: 2; benchmarks: harm, judged by string_match" in lines
+    samples = [line for line in lines if line.startswith("  ")]
+    assert len(samples) == 2 * ITEMS
+    assert all(line.split()[1] == "harm" for line in samples)
+
+
+def test_a_point_of_shares_of_rows_names_the_report_in_place_of_runs(place, sidecar):
+    path = place / "paper_figures" / "tiny" / "patterns.json"
+    points = [{"dataset": "kept", "pattern": "inconsistency", "when": when, "value": 0.5} for when in ("before", "after")]
+    write_json(path, json.loads(sidecar.read_text()) | {"data": points, "runs": ["kept"]})
+    listed = said(inspection.list_points(path))
+    with pytest.raises(UserError, match="counts rows of the dataset 'kept', not runs; see results/tiny/filtered"):
+        said(inspection.inspect_point(path, 1, Filters()))
+    path.unlink()
+    assert "before" in listed
+    assert "after" in listed
 
 
 def test_the_samples_behind_a_point_are_those_of_its_benchmark_with_what_was_found(sidecar):

@@ -7,7 +7,7 @@ from synthetic import PAIR, PATTERNS, end_generations, paper, results_of, spec_o
 from untaxed.figures import Inputs
 from untaxed.records import UserError, read_json, read_jsonl, write_json, write_jsonl
 from untaxed.statistics import Estimate
-from untaxed.tables import TABLES, cell, write_table
+from untaxed.tables import TABLES, cell, harmful_of, write_table
 
 AGREEMENTS = [
     {"judge": "string_match", "dataset": "d", "n": 50, "accuracy": 0.8, "accuracy_ci": [0.67, 0.89], "kappa": 0.5, "unparseable_rate": 0.1}
@@ -257,3 +257,30 @@ def test_lengths_of_responses_are_those_of_the_sets_report(known):
 def test_the_papers_tables_need_its_numbers(known):
     with pytest.raises(UserError, match="--reported"):
         TABLES["paper_table"](Inputs({"name": "table"}, known))
+
+
+def test_a_table_bears_its_name_and_title_and_not_its_kind(known, tmp_path):
+    write_table(Inputs({"table": "paper_table", "name": "table", "title": "Styles"}, known, reported=paper()), *paths(tmp_path))
+    assert (tmp_path / "t.md").read_text().startswith("# table: Styles\n")
+    assert "<h1>table: Styles</h1>" in (tmp_path / "t.html").read_text()
+    write_table(Inputs({"table": "judges", "name": "mine"}, known), *paths(tmp_path))
+    assert (tmp_path / "t.md").read_text().startswith("# mine\n")
+
+
+def test_what_inside_means_is_said_only_where_it_stands(known, tmp_path):
+    for columns, said in ({}, True), ({"reasoning_mean": ["chains"]}, False):
+        write_table(Inputs({"table": "paper_table", "name": "table", "columns": columns}, known, reported=paper()), *paths(tmp_path))
+        assert ("Inside: the printed value" in (tmp_path / "t.md").read_text()) is said, columns
+
+
+@pytest.mark.parametrize(
+    ("asked", "taught", "harmful"),
+    [
+        ({"rows": 140, "harmful": 90}, {"rows_out": 100, "harmful": 62}, 62),  # as the teacher's report counts
+        ({"rows": 140, "harmful": 140}, {"rows_out": 100}, 100),  # a report of an earlier version
+        ({"rows": 140, "harmful": 0}, {"rows_out": 100}, 0),
+        ({"rows": 140, "harmful": 90}, {"rows_out": 100}, "–"),
+    ],
+)
+def test_harmful_rows_of_a_taught_set_are_of_those_that_its_teacher_answered(asked, taught, harmful):
+    assert harmful_of(asked, taught) == harmful

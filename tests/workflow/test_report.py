@@ -168,7 +168,7 @@ def test_a_click_shows_the_claims_with_their_verdicts(page, finished):
 def test_a_click_shows_a_table(page, finished):
     page.refresh()
     displayed(page, "Tables").click()
-    press(page, "Judges", "eye")
+    press(page, "Judges against human labels", "eye")
     text = shown_page(page)
     with (finished / "results/smoke/tables/judges.csv").open() as file:
         for row in csv.DictReader(file):
