@@ -129,8 +129,3 @@ def losses_of(figure):
     trained = STUDY.part_of(STUDY.part("figures", figure)).trained
     reads = STUDY.config.figures[figure].kind == "training_curve"
     return [STUDY.checkpoint(run) for run in trained] if reads else []
-
-
-def part_of_table(wildcards):
-    """The part of the study that a table shows."""
-    return STUDY.part_of(STUDY.part("tables", wildcards.table))

@@ -28,9 +28,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--work-file", required=True, help="answers so far; the same call goes on from it")
     options = parser.parse_args(arguments)
 
-    from untaxed.datasets import response_characters
     from untaxed.distillation import assemble, build_requests
     from untaxed.engine import Sampling, generate_resumable, open_engine
+    from untaxed.lengths import response_characters
     from untaxed.prompts import read_teacher_prompt
     from untaxed.records import UserError, read_jsonl, write_json, write_jsonl
     from untaxed.served import summarise

@@ -13,8 +13,8 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from untaxed.datasets import response_characters
 from untaxed.judges import RISKY_PATTERNS, WAYS_TO_OVERTHINK
+from untaxed.lengths import response_characters
 from untaxed.records import UserError
 from untaxed.thinking import ThinkingFormat
 
@@ -77,7 +77,7 @@ def apply_filters(
     the filters (not after the draw). A smaller limit draws a part of what a larger one draws. The report is
     {"rows", "kept" (after the filters), "rows_out", "steps": [{"judge", "in", "out", "verdicts": {verdict: rows}}],
     "patterns": {"judge", "before", "after"} (`count_labels`) or None,
-    "response_characters": {"all" (that pass), "drawn"} (`datasets.response_characters`)}.
+    "response_characters": {"all" (that pass), "drawn"} (`lengths.response_characters`)}.
     Raises UserError for a row without a verdict, and for fewer rows than the limit.
     """
     found = {judge: {verdict["id"]: verdict for verdict in verdicts} for judge, verdicts in verdicts_by_judge.items()}

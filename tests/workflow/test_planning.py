@@ -55,6 +55,17 @@ def test_the_budget_counts_the_jobs_of_a_figure_alone(copy) -> None:
     assert found["method_bars"]["jobs"] + 1 == planned  # the target of that name
 
 
+def test_what_reads_reports_alone_plans_no_run(copy) -> None:
+    """Each as the budget counts it, and together."""
+    names = ["cot_table4", "cot_figure1", "data", "judges", "judge_accuracy", "refinement"]
+    budget = json.loads(run(copy, "scripts/budget.py", "--json"))
+    counted = {result["row"]["name"]: result["row"]["jobs"] for result in budget["results"]}
+    for name in names:
+        output = run(copy, "-m", "snakemake", "-n", "-c1", "--quiet", "rules", name)
+        assert not re.search(r"^(train|evaluate|mix|collect\w*) ", output, flags=re.MULTILINE), name
+        assert jobs(output) == counted[name] + 1, name  # the target of that name
+
+
 @pytest.mark.parametrize(
     "overlays", [[], ["studies/laptop.yaml", "studies/laptop_cot.yaml"], ["studies/organism.yaml", "studies/smoke.yaml"]], ids=len
 )
