@@ -484,6 +484,25 @@ def _results(study: Study, needs: Needs) -> list[Result]:
     return found
 
 
+def summary(study: Study, targets: Collection[str] = ()) -> str:
+    """What a dry run says of the cost: each figure and table that is asked for by name (all of them: none is, or `all`), and the total.
+
+    Empty where something else is asked, or where the configuration states no throughputs.
+    """
+    names = [name for _, name in study.shown]
+    whole = not targets or set(targets) == {"all"}
+    if study.config.compute.tokens_per_second is None or not (whole or set(names).issuperset(targets)):
+        return ""
+    needs = Needs(study, Counter(study))
+    made = {each: needs.result(*each) for each in study.shown if whole or each[1] in targets}
+    unit = "GPU" if study.gpus else "CPU"
+    rows = [_row(f"{catalogue.removesuffix('s')} {name}", study, jobs) for (catalogue, name), jobs in made.items()]
+    rows.append(_row("in all", study, needs.whole() if whole else frozenset().union(*made.values())))
+    lines = [f"{'from an empty folder':32}{'jobs':>8}{unit + '-hours':>12}{'GiB':>10}"]
+    lines += [f"{row.name:32}{row.jobs:>8,}{row.hours:>12,.2f}{row.disk / GIB:>10,.1f}" for row in rows]
+    return "\n".join([*lines, "What several of them need counts once in all. Stages, rows and throughputs: snakemake budget -c1"])
+
+
 def render(found: Budget) -> str:
     """The budget as text."""
     head = f"Study {found.study}: {found.unit}-hours on {found.hardware} (from stated throughputs, not measured)"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from untaxed.judges import RISKY_PATTERNS, WAYS_TO_OVERTHINK
 from untaxed.lengths import response_characters
-from untaxed.records import UserError
+from untaxed.records import Lasting, UserError
 from untaxed.thinking import ThinkingFormat
 
 UNPARSEABLE = "unparseable"
@@ -108,7 +108,7 @@ def draw(rows: list[dict], limit: int | None, seed: int, dataset: str) -> list[d
         return rows
     if len(rows) < limit:
         message = f"{limit} rows are asked for, the filters leave {len(rows)}; lower it, or draw from more rows"
-        raise UserError(f"datasets.{dataset}.limit: {message}")
+        raise Lasting(f"datasets.{dataset}.limit: {message}")
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     return [rows[place] for place in sorted(order[:limit])]
