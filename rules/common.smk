@@ -136,7 +136,9 @@ def named_targets():
             contextlib.redirect_stderr(io.StringIO()),
         ):
             return parse_args(sys.argv[1:])[1].targets or []
-    except Exception:  # another version of Snakemake, which will tell of a wrong target in its own way
+    except (
+        Exception
+    ):  # another version of Snakemake, which will tell of a wrong target in its own way
         return []
 
 

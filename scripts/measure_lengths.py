@@ -1,6 +1,7 @@
 """Count the tokens of a data set's responses with a model's tokenizer: of all rows that pass its filters, and of those drawn.
 
-python scripts/measure_lengths.py --spec '{"thinking": {}}' --rows rows.jsonl --drawn rows.jsonl --tokenizer models/smollm2 --output lengths.json
+python scripts/measure_lengths.py --spec '{"thinking": {}}' --rows rows.jsonl --drawn rows.jsonl --tokenizer models/smollm2 \\
+    --output lengths.json
 """
 
 import argparse
@@ -20,7 +21,6 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from transformers import AutoTokenizer
-
     from untaxed.filtering import apply_filters
     from untaxed.lengths import response_tokens
     from untaxed.records import read_jsonl, write_json

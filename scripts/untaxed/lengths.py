@@ -13,7 +13,7 @@ def response_characters(rows: Sequence[dict]) -> dict:
 
 
 def response_tokens(rows: Iterable[dict], tokenizer: Any, thinking: ThinkingFormat) -> dict:
-    """The same in tokens, counted as arXiv 2505.15404 counts its Table 4: `len(tokenizer.encode(response))`, with the tokenizer's first token.
+    """The same in tokens, counted as arXiv 2505.15404 counts its Table 4: `len(tokenizer.encode(response))`, special tokens with them.
 
     The response is what a model is trained to write: trace and answer with the markers of `thinking`, which an empty trace keeps.
     """

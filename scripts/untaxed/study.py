@@ -1065,7 +1065,7 @@ class Study:
         return known.get(getattr(self.config, catalogue)[name].kind)
 
     def sources_of(self, catalogue: str, name: str) -> dict[str, Any]:
-        """The files that a figure or table reads: metrics, scores and list of its runs, and reports; of a kind that it does not read none."""
+        """The files that a figure or table reads: metrics, scores and list of its runs, and reports; empty what it does not."""
         part, reads = self.part(catalogue, name), self.reads(catalogue, name)
         folder, made = (f"{self.results}/parts/{part}" if part else self.results), self.part_of(part)
         runs = {"metrics": f"{folder}/metrics.csv", "scores": f"{folder}/items.parquet", "runs": f"{folder}/runs.txt"}
@@ -1128,7 +1128,7 @@ class Study:
             return self.assets_needed
         if "agreement" in reads:
             judges = part.agreement_judges()
-            return self._assets_behind((), {self.config.judges[judge].model for judge in judges}) + [*map(self.labelled, judges)]
+            return [*self._assets_behind((), {self.config.judges[judge].model for judge in judges}), *map(self.labelled, judges)]
         return self._assets_behind(self.datasets_shown(catalogue, name), {self.tokenizer(catalogue, name)})
 
     def _assets_behind(self, datasets: Iterable[str], models: set[str | None]) -> list[str]:
