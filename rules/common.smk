@@ -171,7 +171,7 @@ def say_cost():
     """After a dry run: what the figures and tables that it plans cost."""
     if not (workflow.is_main_process and workflow.dryrun and workflow.dag_settings):
         return
-    if not any(workflow.dag.needrun_jobs()):
+    if not any(workflow.dag.needrun_jobs(exclude_finished=False)):
         return
     from untaxed.budget import summary
 

@@ -61,7 +61,7 @@ def test_what_reads_reports_alone_plans_no_run(copy) -> None:
     budget = json.loads(run(copy, "scripts/budget.py", "--json"))
     counted = {result["row"]["name"]: result["row"]["jobs"] for result in budget["results"]}
     for name in names:
-        output = run(copy, "-m", "snakemake", "-n", "-c1", "--quiet", "rules", name)
+        output = run(copy, "-m", "snakemake", name, "-n", "-c1", "--quiet", "rules")
         assert not re.search(r"^(train|evaluate|mix|collect\w*) ", output, flags=re.MULTILINE), name
         assert jobs(output) == counted[name] + 1, name  # the target of that name
 
