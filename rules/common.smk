@@ -147,7 +147,7 @@ def check_targets(rules):
     wrong = [
         name
         for name in named_targets()
-        if not (name in rules or "/" in name or "." in name or os.path.exists(name))
+        if not (name in rules or re.search(r"[./]", name) or os.path.exists(name))
     ]
     for name in wrong:
         kind = next(
