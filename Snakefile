@@ -40,3 +40,7 @@ rule all:
         STUDY.measured(),  # or a run's lost files would not be missed once the metrics are there
     message:
         "Figures, tables and claims of the study are in place"
+
+
+if workflow.is_main_process:
+    check_targets({rule.name for rule in workflow.rules})

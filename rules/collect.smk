@@ -65,7 +65,8 @@ rule budget:
     message:
         "GPU-hours per stage and experiment, from the throughputs that the configuration states"
     shell:
-        "python scripts/budget.py {params.configs:q} 2>&1 | tee {log}"
+        # not through `tee`: a reader that leaves early (`| head`) would end it, and fail the job
+        "python scripts/budget.py {params.configs:q} > {log} 2>&1 || {{ cat {log} >&2; exit 1; }}; cat {log} || true"
 
 
 rule rulegraph:

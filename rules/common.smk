@@ -1,5 +1,8 @@
 # Reads the configuration once; every rule looks things up in STUDY (scripts/untaxed/study.py).
 
+import atexit
+import contextlib
+import io
 import json
 import os
 import re
@@ -11,7 +14,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 from untaxed.cards import card_spec, origins
 from untaxed.config import in_order, load_or_exit
 from untaxed.machine import visible_gpus
-from untaxed.records import UserError
+from untaxed.records import UserError, nearest
 
 FILES = in_order(workflow.configfiles, workflow.basedir)
 STUDY = load_or_exit(config, workflow.basedir, FILES)
@@ -30,6 +33,21 @@ if (
 
 if STUDY.gpus == 0:  # its jobs ask for no GPU, so none of them may use one
     os.environ.update(CUDA_VISIBLE_DEVICES="")
+
+
+# Targets that are less than the whole study, by name.
+STAGES = (
+    "all",
+    "assets",
+    "datasets",
+    "checkpoints",
+    "metrics",
+    "figures",
+    "claims",
+    "cards",
+    "budget",
+    "rulegraph",
+)
 
 
 wildcard_constraints:
@@ -106,6 +124,62 @@ def refuse(assets, asks_servers):
         sys.exit(1)
 
 
+def named_targets():
+    """What the command line asks for; none where Snakemake was not started from one."""
+    if os.path.basename(sys.argv[0]) not in ("snakemake", "__main__.py"):
+        return []
+    from snakemake.cli import parse_args
+
+    try:  # it has parsed these arguments before, and said what there is to say of them
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            return parse_args(sys.argv[1:])[1].targets or []
+    except (
+        Exception
+    ):  # another version of Snakemake, which will tell of a wrong target in its own way
+        return []
+
+
+def check_targets(rules):
+    """End where a target is neither a file nor a rule, and name the nearest: Snakemake would only say that it is missing."""
+    wrong = [
+        name
+        for name in named_targets()
+        if not (name in rules or re.search(r"[./]", name) or os.path.exists(name))
+    ]
+    for name in wrong:
+        kind = next(
+            (k for k in ("figures", "tables") if name in getattr(STUDY.config, k)), None
+        )
+        said = (
+            f"study {STUDY.name!r} does not select it; add it to study.{kind}, or give the overlays of a study that does"
+            if kind
+            else nearest(name, [*STAGES, *STUDY.targets])
+        )
+        print(
+            f"error: no figure, table or stage is called {name!r} here; {said}",
+            file=sys.stderr,
+        )
+    if wrong:
+        sys.exit(1)
+
+
+@atexit.register
+def say_cost():
+    """After a dry run: what the figures and tables that it plans cost."""
+    if not (workflow.is_main_process and workflow.dryrun and workflow.dag_settings):
+        return
+    if not any(workflow.dag.needrun_jobs(exclude_finished=False)):
+        return
+    from untaxed.budget import summary
+
+    with contextlib.suppress(BrokenPipeError):
+        if text := summary(STUDY, workflow.dag_settings.targets):
+            print("", text, sep="\n", flush=True)
+
+
 def unlimited(workflow):
     """Take away Snakemake's default limit on starts, 100 a second, which cannot be switched off.
 
@@ -129,8 +203,3 @@ def losses_of(figure):
     trained = STUDY.part_of(STUDY.part("figures", figure)).trained
     reads = STUDY.config.figures[figure].kind == "training_curve"
     return [STUDY.checkpoint(run) for run in trained] if reads else []
-
-
-def part_of_table(wildcards):
-    """The part of the study that a table shows."""
-    return STUDY.part_of(STUDY.part("tables", wildcards.table))

@@ -175,3 +175,35 @@ rule prepare_model:
         "Prepare the model {wildcards.model} (safetensors, tokenizer, chat template)"
     shell:
         "python scripts/prepare_model.py --spec {params.spec:q} {params.asset:q} --output {params.folder} > {log} 2>&1"
+
+
+rule measure_lengths:
+    input:
+        rows=lambda wildcards: STUDY.rows(STUDY.source(wildcards.dataset)),
+        verdicts=lambda wildcards: STUDY.row_verdicts(wildcards.dataset).values(),
+        drawn=lambda wildcards: STUDY.rows(wildcards.dataset),
+        tokenizer=lambda wildcards: STUDY.model(wildcards.model),
+    output:
+        f"{RESULTS}/lengths/{{model}}/{{dataset}}.json",
+    log:
+        f"{LOGS}/measure_lengths/{{model}}--{{dataset}}.log",
+    benchmark:
+        f"{TIMES}/measure_lengths/{{model}}--{{dataset}}.tsv"
+    conda:
+        "../envs/infer.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        spec=lambda wildcards: json.dumps(
+            STUDY.lengths_spec(wildcards.model, wildcards.dataset)
+        ),
+        verdicts=lambda wildcards: pairs(
+            "--verdicts", STUDY.row_verdicts(wildcards.dataset)
+        ),
+        tokenizer=lambda wildcards, input: folder(input.tokenizer),
+    message:
+        "Count the tokens of the responses of {wildcards.dataset} with the tokenizer of {wildcards.model}"
+    shell:
+        "python scripts/measure_lengths.py --spec {params.spec:q} --rows {input.rows} {params.verdicts:q} --drawn {input.drawn}"
+        " --tokenizer {params.tokenizer} --output {output} > {log} 2>&1"

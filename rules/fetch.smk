@@ -47,7 +47,7 @@ rule assets:
     input:
         lambda wildcards: [
             STUDY.asset(name)
-            for name in STUDY.asked_for(workflow.dag_settings.targets).assets_needed
+            for name in STUDY.assets_asked(workflow.dag_settings.targets)
         ],
     output:
         f"{RESULTS}/assets.txt",

@@ -5,9 +5,6 @@ rule figure:
     input:
         unpack(lambda wildcards: STUDY.sources_of("figures", wildcards.figure)),
         manifests=lambda wildcards: losses_of(wildcards.figure),
-        pairs=lambda wildcards: STUDY.judge_pairs(
-            STUDY.config.figures[wildcards.figure].kind
-        ),
         reported="reported.yaml",
         code=[
             "scripts/figure.py",
@@ -51,12 +48,7 @@ rule figure:
 rule table:
     input:
         unpack(lambda wildcards: STUDY.sources_of("tables", wildcards.table)),
-        pairs=lambda wildcards: STUDY.judge_pairs(
-            STUDY.config.tables[wildcards.table].kind
-        ),
         reported="reported.yaml",
-        datasets=lambda wildcards: part_of_table(wildcards).dataset_reports(),
-        distilled=lambda wildcards: part_of_table(wildcards).distil_reports(),
         code=[
             "scripts/table.py",
             "scripts/untaxed/reported.py",
@@ -96,7 +88,7 @@ rule table:
     shell:
         "python scripts/table.py --spec {params.spec:q} --metrics {input.metrics} --items {input.scores} --refine-report {input.refine}"
         " --agreement {input.agreement} --runs-file {input.runs} --judge-pairs {input.pairs} --dataset-report {input.datasets} --distil-report {input.distilled}"
-        " --filter-report {input.filtered} --reported {input.reported} --output-prefix {params.prefix}"
+        " --filter-report {input.filtered} --lengths {input.lengths} --reported {input.reported} --output-prefix {params.prefix}"
         " > {log} 2>&1"
 
 

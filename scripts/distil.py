@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--work-file", required=True, help="answers so far; the same call goes on from it")
     options = parser.parse_args(arguments)
 
-    from untaxed.datasets import response_characters
     from untaxed.distillation import assemble, build_requests
     from untaxed.engine import Sampling, generate_resumable, open_engine
+    from untaxed.lengths import response_characters
     from untaxed.prompts import read_teacher_prompt
-    from untaxed.records import UserError, read_jsonl, write_json, write_jsonl
+    from untaxed.records import Lasting, read_jsonl, write_json, write_jsonl
     from untaxed.served import summarise
     from untaxed.thinking import ThinkingFormat
 
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         report["calls"] = summarise(options.work_file, spec["engine"].get("max_total_tokens"))
     limit = spec.get("limit")
     if limit is not None and len(distilled) < limit:
-        raise UserError(
+        raise Lasting(
             f"datasets.{spec['dataset']}.teacher: only {len(distilled)} of {len(rows)} answers can be used, {limit} are asked for; "
             "raise `candidates` or `sampling.max_new_tokens`, or lower `limit`"
         )

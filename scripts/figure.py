@@ -16,12 +16,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--spec", required=True, type=json.loads, help='JSON: {"figure": kind, "title", "caption", and the options of that kind}'
     )
-    parser.add_argument("--metrics", required=True, help="metrics.csv")
-    parser.add_argument("--items", required=True, help="items.parquet")
+    parser.add_argument("--metrics", nargs="?", help="metrics.csv; none for a kind that reads reports alone")
+    parser.add_argument("--items", nargs="?", help="items.parquet")
     parser.add_argument(
         "--refine-report", nargs="*", default=[], help="report of each refinement, in a folder <dataset>/<model>/<refinement>"
     )
-    parser.add_argument("--runs-file", help="a text file with one run folder a line: whose data was refined, and how the loss fell")
+    parser.add_argument(
+        "--runs-file", nargs="?", help="a text file with one run folder a line: whose data was refined, and how the loss fell"
+    )
     parser.add_argument("--agreement", nargs="*", default=[], help="agreement.json of each judge")
     parser.add_argument("--judge-pairs", nargs="*", default=[], help="judge_pairs.json: every two judges on the same samples")
     parser.add_argument("--filter-report", nargs="*", default=[], help="report of each filtered dataset, in a folder <dataset>")
@@ -31,11 +33,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from untaxed.figures import Inputs, draw
-    from untaxed.metrics import read_refine_reports, read_results, read_run_folders
+    from untaxed.metrics import nothing_measured, read_refine_reports, read_results, read_run_folders
     from untaxed.records import read_json
     from untaxed.reported import read_reported
 
-    results = read_results(options.metrics, options.items)
+    results = read_results(options.metrics, options.items) if options.metrics else nothing_measured()
     folders = read_run_folders(options.runs_file) if options.runs_file else []
     refined = read_refine_reports(options.refine_report, folders)
     reads_losses = options.spec.get("figure") == "training_curve"

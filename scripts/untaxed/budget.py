@@ -311,7 +311,8 @@ class Needs:
         entry = self.study.config.models[name]
         if entry.base is None:
             kept = 0 if entry.kind == "folder" else self.count.weights(name)  # a snapshot's weights are hard links to the asset
-            return self.assets | {Job("prepare", f"model {name}", disk=kept)}
+            fetched = {Job("prepare", f"fetch {asset}", disk=self.count.fetched(asset)) for asset in [entry.asset] if asset}
+            return self.assets | fetched | {Job("prepare", f"model {name}", disk=kept)}
         stage, spec = f"reasoning--{name}", self.study.stages[f"reasoning--{name}"]
         sets = (self.rows(dataset) for dataset in _sets(spec))
         return self.model(entry.base).union(*sets, training_jobs(self.count, "reasoning stage", stage, spec, name))
@@ -349,9 +350,7 @@ class Needs:
         if not spec["n"]:
             return found | {Job("prepare", f"mix {run}")}
         if spec["refinement"]:
-            name = f"refine {spec['dataset']}/{spec['model']}/{spec['refinement']}"
-            refined = Job("prepare", name, disk=count.text(spec["dataset"]))
-            found |= {rewrite_job(study, count, spec["dataset"], spec["model"], spec["refinement"]), refined}
+            found |= self._refined(spec["dataset"], spec["model"], spec["refinement"])
         found = found.union(training_jobs(count, "train", run, spec, spec["model"]))
         if study.shifted(run):  # it reads the base model's own generations too
             base = f"base--{spec['model']}"
@@ -377,31 +376,55 @@ class Needs:
     def runs(self, names: Iterable[str]) -> frozenset[Job]:
         return frozenset().union(*map(self.run, names))
 
-    def unasked(self, part: Study) -> frozenset[Job]:
-        """Fetches of assets that a part does not use: where it is asked for by name, they are not waited for."""
-        others = set(self.study.assets_needed) - set(part.assets_needed)
+    def unasked(self, assets: Iterable[str]) -> frozenset[Job]:
+        """Fetches of the study's other assets: where something that needs these is asked for by name, they are not waited for."""
+        others = set(self.study.assets_needed) - set(assets)
         return frozenset(Job("prepare", f"fetch {name}", disk=self.count.fetched(name)) for name in others)
 
     def result(self, catalogue: str, name: str) -> frozenset[Job]:
         """All that making one figure or table takes."""
-        part = self.study.part(catalogue, name)
+        part, reads = self.study.part(catalogue, name), self.study.reads(catalogue, name)
         made = self.study.part_of(part)
-        found = (self.runs(made.runs) | self.agreements(made)) - self.unasked(made)
-        if self.study.judge_pairs(getattr(self.study.config, catalogue)[name].kind):  # it compares the verdicts on all runs
-            found |= self.runs(self.study.runs) | {Job("results", "list all"), Job("results", "compare judges")}
-        if catalogue == "tables":
-            found = found.union(*map(self.prepared, made.datasets_needed))
-            for dataset in made.datasets_needed:
-                found |= self.rows(dataset) if self.study.config.datasets[dataset].teacher else frozenset()
-        ends = (f"list {part or 'all'}", f"collect {part or 'all'}", f"{catalogue} {name}")
-        return found | {Job("results", end) for end in ends}
+        if reads is None:
+            found = self.runs(made.runs) | self.agreements(made)
+            found |= {Job("results", f"{verb} {part or 'all'}") for verb in ("list", "collect")}
+        else:
+            found = frozenset().union(*(self._reports(kind, catalogue, name) for kind in reads))
+        return found - self.unasked(self.study.assets_of(catalogue, name)) | {Job("results", f"{catalogue} {name}")}
+
+    def _reports(self, kind: str, catalogue: str, name: str) -> frozenset[Job]:
+        """The jobs behind the reports of one kind that a figure or table reads."""
+        study, made = self.study, self.study.part_of(self.study.part(catalogue, name))
+        if kind == "agreement":
+            return self.agreements(made)
+        if kind == "pairs":  # the verdicts on all runs, whose rows and shift are not looked at
+            unread = {Job("prepare", f"mix {run}") for run, spec in study.runs.items() if not spec["n"]}
+            judged = frozenset(job for job in self.runs(study.runs) - unread if job.stage != "shift")
+            return judged | {Job("results", "list all"), Job("results", "compare judges")} if study.judge_pairs() else frozenset()
+        if kind == "refine":
+            return frozenset().union(*(self._refined(*each) for each in made.refined))
+        datasets, tokenizer = study.datasets_shown(catalogue, name), study.tokenizer(catalogue, name)
+        if tokenizer:
+            counted = {Job("prepare", f"lengths {each}") for each in datasets} if kind == "lengths" else set()
+            return self.model(tokenizer).union(counted, *map(self.rows, datasets))
+        wanted = {
+            "filtered": [each for each in datasets if study.config.datasets[each].of],
+            "distilled": [each for each in datasets if study.config.datasets[each].teacher],
+        }.get(kind, [])
+        prepared = [each for each in datasets if not study.config.datasets[each].of] if kind == "datasets" else []
+        return frozenset().union(*map(self.rows, wanted), *map(self.prepared, prepared))
+
+    def _refined(self, dataset: str, model: str, refinement: str) -> frozenset[Job]:
+        """The jobs behind the rows that a model has rewritten."""
+        refined = Job("prepare", f"refine {dataset}/{model}/{refinement}", disk=self.count.text(dataset))
+        return self.model(model) | self.rows(dataset) | {rewrite_job(self.study, self.count, dataset, model, refinement), refined}
 
     def whole(self) -> frozenset[Job]:
         """Everything that the study makes."""
         ends = {Job("results", end) for end in ("list all", "collect all", "claims", "cards")}
-        shown = [(catalogue, name) for catalogue in ("figures", "tables") for name in getattr(self.study.config.study, catalogue)]
-        datasets = map(self.rows, self.study.datasets_used)
-        return self.runs(self.study.runs).union(self.agreements(self.study), ends, *datasets, *(self.result(*each) for each in shown))
+        datasets = map(self.rows, {*self.study.datasets_used, *self.study.datasets_needed})
+        results = (self.result(*each) for each in self.study.shown)
+        return self.runs(self.study.runs).union(self.agreements(self.study), ends, *datasets, *results)
 
 
 def _sets(spec: dict) -> set[str]:
@@ -431,7 +454,7 @@ def budget(study: Study, prepared: bool = True) -> Budget:
     count = Counter(study, prepared)
     needs, config = Needs(study, count), study.config
     parts = {name: study.part_of(name) for name in config.study.experiments}
-    experiments = {name: needs.runs(part.runs) - needs.unasked(part) for name, part in parts.items()}
+    experiments = {name: needs.runs(part.runs) - needs.unasked(part.assets_needed) for name, part in parts.items()}
     jobs = needs.whole()
     return Budget(
         study=study.name,
@@ -451,15 +474,33 @@ def budget(study: Study, prepared: bool = True) -> Budget:
 
 def _results(study: Study, needs: Needs) -> list[Result]:
     """Every figure and table, with the hours that another of them, of other experiments or the same, needs too."""
-    shown = [(catalogue, name) for catalogue in ("figures", "tables") for name in getattr(study.config.study, catalogue)]
-    jobs = [needs.result(catalogue, name) for catalogue, name in shown]
+    jobs = [needs.result(catalogue, name) for catalogue, name in study.shown]
     found = []
-    for place, (catalogue, name) in enumerate(shown):
+    for place, (catalogue, name) in enumerate(study.shown):
         others = frozenset().union(*(each for other, each in enumerate(jobs) if other != place))
         shared = sum(hours(study, job) for job in jobs[place] & others)
         named = getattr(study.config, catalogue)[name].experiments
         found.append(Result(catalogue.removesuffix("s"), _row(name, study, jobs[place]), list(named), shared))
     return found
+
+
+def summary(study: Study, targets: Collection[str] = ()) -> str:
+    """What a dry run says of the cost: each figure and table that is asked for by name (all of them: none is, or `all`), and the total.
+
+    Empty where something else is asked, or where the configuration states no throughputs.
+    """
+    names = [name for _, name in study.shown]
+    whole = not targets or set(targets) == {"all"}
+    if study.config.compute.tokens_per_second is None or not (whole or set(names).issuperset(targets)):
+        return ""
+    needs = Needs(study, Counter(study))
+    made = {each: needs.result(*each) for each in study.shown if whole or each[1] in targets}
+    unit = "GPU" if study.gpus else "CPU"
+    rows = [_row(f"{catalogue.removesuffix('s')} {name}", study, jobs) for (catalogue, name), jobs in made.items()]
+    rows.append(_row("in all", study, needs.whole() if whole else frozenset().union(*made.values())))
+    lines = [f"{'from an empty folder':32}{'jobs':>8}{unit + '-hours':>12}{'GiB':>10}"]
+    lines += [f"{row.name:32}{row.jobs:>8,}{row.hours:>12,.2f}{row.disk / GIB:>10,.1f}" for row in rows]
+    return "\n".join([*lines, "What several of them need counts once in all. Stages, rows and throughputs: snakemake budget -c1"])
 
 
 def render(found: Budget) -> str:

@@ -8,6 +8,7 @@ from untaxed.machine import huge_pages, offline
 
 SAVED = 75  # EX_TEMPFAIL of sysexits.h: the work is saved, the same call goes on with it
 STOPPED = 130  # what a shell reports after Ctrl-C
+LASTING = "the same command fails again until that is changed"  # under the error of a `records.Lasting`
 
 
 class Interrupted(SystemExit):
@@ -53,10 +54,12 @@ def run_here(main: Callable[[list[str]], None], arguments: list[str]) -> int:
         print("stopped by the keyboard", file=sys.stderr)
         return STOPPED
     except Exception as error:
-        from untaxed.records import UserError  # here, because it brings PyYAML along
+        from untaxed.records import Lasting, UserError  # here, because it brings PyYAML along
 
         if isinstance(error, UserError):
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            if isinstance(error, Lasting):
+                print(LASTING, file=sys.stderr)
         else:
             import traceback
 

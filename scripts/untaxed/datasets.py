@@ -4,17 +4,17 @@ import base64
 import hashlib
 import inspect
 import json
-import math
 import pickletools
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from untaxed import organism
 from untaxed.assets import SUFFIXES, read_table
+from untaxed.lengths import response_characters
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
 from untaxed.thinking import ThinkingFormat
 from untaxed.wrappers import count_wrappers, wrap
@@ -935,11 +935,3 @@ def describe(rows: list[dict], removed: list[str]) -> dict:
         "lengths_in_words": lengths,
         "response_characters": response_characters(rows),
     }
-
-
-def response_characters(rows: Sequence[dict]) -> dict:
-    """How long trace and answer of a row are together, in characters: {n, mean, p90}; empty where no row has a response."""
-    lengths = sorted(filter(None, (len(row.get("reasoning") or "") + len(row.get("answer") or "") for row in rows)))
-    if not lengths:
-        return {}
-    return {"n": len(lengths), "mean": sum(lengths) / len(lengths), "p90": lengths[math.ceil(0.9 * len(lengths)) - 1]}

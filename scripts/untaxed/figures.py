@@ -125,6 +125,7 @@ class Inputs:
     judge_pairs: list[dict] = field(default_factory=list)
     filter_reports: list[dict] = field(default_factory=list)
     reported: dict[str, Any] = field(default_factory=dict)
+    lengths: list[dict] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -1613,6 +1614,12 @@ FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
     "attack_bars": attack_bars,
     "pattern_shares": pattern_shares,
     "safety_tax_plane": safety_tax_plane,
+}
+# Kinds that read these reports and no metrics, so that they need no run; all other kinds read the metrics of theirs.
+READS: dict[str, frozenset[str]] = {
+    "judge_agreement": frozenset({"agreement"}),
+    "judge_pairs": frozenset({"pairs"}),
+    "pattern_shares": frozenset({"filtered"}),
 }
 
 

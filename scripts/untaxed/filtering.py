@@ -13,9 +13,9 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from untaxed.datasets import response_characters
 from untaxed.judges import RISKY_PATTERNS, WAYS_TO_OVERTHINK
-from untaxed.records import UserError
+from untaxed.lengths import response_characters
+from untaxed.records import Lasting, UserError
 from untaxed.thinking import ThinkingFormat
 
 UNPARSEABLE = "unparseable"
@@ -77,7 +77,7 @@ def apply_filters(
     the filters (not after the draw). A smaller limit draws a part of what a larger one draws. The report is
     {"rows", "kept" (after the filters), "rows_out", "steps": [{"judge", "in", "out", "verdicts": {verdict: rows}}],
     "patterns": {"judge", "before", "after"} (`count_labels`) or None,
-    "response_characters": {"all" (that pass), "drawn"} (`datasets.response_characters`)}.
+    "response_characters": {"all" (that pass), "drawn"} (`lengths.response_characters`)}.
     Raises UserError for a row without a verdict, and for fewer rows than the limit.
     """
     found = {judge: {verdict["id"]: verdict for verdict in verdicts} for judge, verdicts in verdicts_by_judge.items()}
@@ -108,7 +108,7 @@ def draw(rows: list[dict], limit: int | None, seed: int, dataset: str) -> list[d
         return rows
     if len(rows) < limit:
         message = f"{limit} rows are asked for, the filters leave {len(rows)}; lower it, or draw from more rows"
-        raise UserError(f"datasets.{dataset}.limit: {message}")
+        raise Lasting(f"datasets.{dataset}.limit: {message}")
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     return [rows[place] for place in sorted(order[:limit])]

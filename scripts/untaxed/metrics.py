@@ -314,9 +314,9 @@ def collect(folders: Sequence[Path | str], metrics_path: Path | str, items_path:
 
     folders = [Path(folder) for folder in folders]
     given = judge_metrics(folders)
-    schema = {name: polars.Float64 if name == "score" else polars.String for name in ITEM_COLUMNS}
     rows: list[dict] = []
-    frames = [polars.DataFrame(schema=schema)]
+    frames = [nothing_measured().items]
+    schema = frames[0].schema
     places: dict[str, Path] = {}
     for folder in folders:
         run = run_fields(read_yaml(folder / "run.yaml") or {}, folder / "run.yaml")
@@ -410,6 +410,13 @@ def read_results(metrics_path: Path | str, items_path: Path | str) -> Results:
     except polars.exceptions.PolarsError as error:
         raise UserError(f"{items_path}: not a Parquet file ({error}); collect the runs again") from None
     return Results(metrics, items, fields_by_run(metrics))
+
+
+def nothing_measured() -> Results:
+    """The results of what reads none."""
+    import polars
+
+    return Results([], polars.DataFrame(schema={name: polars.Float64 if name == "score" else polars.String for name in ITEM_COLUMNS}), {})
 
 
 def fields_by_run(metrics: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, NamedTuple
 
+from untaxed.command import LASTING
+
 PLAIN_INTERVAL = 2.0  # seconds between two lines where no terminal is
 HEARTBEAT = 60.0  # seconds after the last plain line until one says what still runs
 RECORDED = 3  # jobs that a rule's recorded time counts as beside those of this run
@@ -325,6 +327,11 @@ def show_failure(failure: Failure, console: Any) -> None:
     )
     for line in last_lines(failure.log):
         console.print(f"    {escape(line)}", soft_wrap=True, highlight=False)
+
+
+def lasting(failures: Iterable[Failure]) -> list[str]:
+    """The rules of failed jobs that fail again unless a setting changes: their logs say so (`command.run_here`)."""
+    return sorted({failure.rule for failure in failures if LASTING in last_lines(failure.log)})
 
 
 def last_lines(path: str | Path | None, count: int = TAIL) -> list[str]:

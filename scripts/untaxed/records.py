@@ -20,6 +20,10 @@ class UserError(Exception):
     """A mistake that the user can mend: one line that names the file, the key and the fix. Commands print it without a traceback."""
 
 
+class Lasting(UserError):
+    """A mistake in a setting that costs nothing to meet again: until the setting changes, the same command ends in the same way."""
+
+
 def nearest(name: str, valid: Any, most: int | None = None) -> str:
     """A hint that names the closest valid name, or lists the valid ones, the first `most` of them where there are more."""
     valid = sorted(map(str, valid))

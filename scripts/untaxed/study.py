@@ -411,6 +411,14 @@ class Study:
                 kind = getattr(self.config, catalogue)[name].kind
                 if kind not in kinds:
                     self._fail(f"{catalogue}.{name}.kind", f"no kind of {catalogue[:-1]} is called {kind!r}; {nearest(kind, kinds)}")
+                if (tokenizer := self.tokenizer(catalogue, name)) is not None:
+                    self._check_tokenizer(tokenizer, f"{catalogue}.{name}.options.tokenizer")
+
+    def _check_tokenizer(self, model: str, key: str) -> None:
+        """Check a model whose tokenizer counts: one that is trained here would be trained for its tokenizer alone."""
+        self._check_model(model, key)
+        if (base := self.config.models[model].base) is not None:
+            self._fail(key, f"{model!r} is trained here, and has the tokenizer of {base!r}; name that")
 
     def _check_engine(self) -> None:
         shards = self.config.compute.vllm.tensor_parallel_size or 1
@@ -687,15 +695,22 @@ class Study:
         waiting |= {asked.model for attack in attacks for asked in (attack.attacker, attack.judge) if asked}
         for run in self.runs.values():
             datasets |= {run.get("dataset"), *(part["dataset"] for part in run["mix"])}
-        waiting |= self._makers(datasets)
+        return sorted(self._made_from(waiting | self._makers(datasets)))
+
+    def _made_from(self, models: Iterable[str | None]) -> set[str]:
+        """Models, with all that they are trained from and that teach or judge what they are trained on."""
         found: set[str] = set()
+        waiting = set(models)
         while waiting := waiting - found - {None}:
             name = waiting.pop()
             found.add(name)
-            model = config.models[name]
-            stage = [model.stage.dataset, *(part.dataset for part in model.stage.mix)] if model.stage else []
-            waiting |= {model.base, *self._makers(stage)}
-        return sorted(found)
+            waiting |= {self.config.models[name].base, *self._makers(self._staged(name))}
+        return found
+
+    def _staged(self, model: str) -> set[str]:
+        """The datasets of a model's own reasoning stage."""
+        stage = self.config.models[model].stage
+        return {stage.dataset, *(part.dataset for part in stage.mix)} if stage else set()
 
     def _makers(self, datasets: Iterable[str | None]) -> set[str | None]:
         """The models that write or judge the rows of datasets: teachers, and the judges of filters."""
@@ -1042,31 +1057,91 @@ class Study:
         """The study's judges that read a benchmark which some run is tested with."""
         return [name for name in self.config.study.judges if set(self.config.judges[name].benchmarks) & set(self.suite)]
 
+    def reads(self, catalogue: str, name: str) -> frozenset[str] | None:
+        """The kinds of reports that a figure or table is made of; None for one that reads the metrics of its runs."""
+        from untaxed import figures, tables
+
+        known = figures.READS if catalogue == "figures" else tables.READS
+        return known.get(getattr(self.config, catalogue)[name].kind)
+
     def sources_of(self, catalogue: str, name: str) -> dict[str, Any]:
-        """The files that a figure or table reads: metrics, scores, the list of runs, and the reports of what its runs are made of."""
-        part = self.part(catalogue, name)
+        """The files that a figure or table reads: metrics, scores and list of its runs, and reports; empty what it does not."""
+        part, reads = self.part(catalogue, name), self.reads(catalogue, name)
         folder, made = (f"{self.results}/parts/{part}" if part else self.results), self.part_of(part)
+        runs = {"metrics": f"{folder}/metrics.csv", "scores": f"{folder}/items.parquet", "runs": f"{folder}/runs.txt"}
+        reports = {"refine": made.refine_reports(), "agreement": made.agreements(), "filtered": made.filter_reports()}
+        unread: dict[str, Any] = {key: [] for key in (*runs, *reports, "pairs", "lengths", "datasets", "distilled")}
+        if reads is None:
+            return unread | runs | reports
+        reports |= {"pairs": self.judge_pairs()} | self._dataset_reports(catalogue, name)
+        return unread | {key: value for key, value in reports.items() if key in reads}
+
+    def _dataset_reports(self, catalogue: str, name: str) -> dict[str, list[str]]:
+        """The reports on the datasets that a figure or table shows; where a tokenizer counts, its counts are all that is read."""
+        if self.reads(catalogue, name).isdisjoint({"filtered", "datasets", "distilled"}):
+            return {}
+        datasets, catalogued = self.datasets_shown(catalogue, name), self.config.datasets
+        if tokenizer := self.tokenizer(catalogue, name):
+            return {"lengths": [self.lengths(tokenizer, each) for each in datasets], "filtered": []}
         return {
-            "metrics": f"{folder}/metrics.csv",
-            "scores": f"{folder}/items.parquet",
-            "runs": f"{folder}/runs.txt",
-            "refine": made.refine_reports(),
-            "filtered": made.filter_reports(),
-            "agreement": made.agreements(),
+            "filtered": [f"{self.results}/filtered/{each}/report.json" for each in datasets if catalogued[each].of],
+            "datasets": [f"{self.results}/datasets/{each}/report.json" for each in datasets if not catalogued[each].of],
+            "distilled": [f"{self.results}/distilled/{each}/report.json" for each in datasets if catalogued[each].teacher],
         }
 
-    def asked_for(self, targets: Iterable[str]) -> "Study":
-        """The part of the study that is needed for what is asked by name; all of it where something else is asked, or nothing."""
-        named = {*self.config.study.figures, *self.config.study.tables}
-        targets = list(targets)
-        if not targets or not named.issuperset(targets):
-            return self
-        catalogues = (("figures", self.config.study.figures), ("tables", self.config.study.tables))
-        parts = {self.part(catalogue, name) for catalogue, names in catalogues for name in names if name in targets}
-        if None in parts:
-            return self
-        wanted = {experiment for part in parts for experiment in part.split("+")}
-        return self.part_of("+".join(name for name in self.config.study.experiments if name in wanted))
+    def datasets_shown(self, catalogue: str, name: str) -> list[str]:
+        """The datasets of a figure or table that reads reports on them: those of its option `datasets` that its part of the study uses.
+
+        The table `data` shows all that are prepared.
+        """
+        made, entry = self.part_of(self.part(catalogue, name)), getattr(self.config, catalogue)[name]
+        named = entry.options.get("datasets")
+        if named is None:
+            return made.datasets_needed if "datasets" in self.reads(catalogue, name) else made.datasets_used
+        return [each for each in made.datasets_used if each in (named.values() if isinstance(named, dict) else named)]
+
+    def tokenizer(self, catalogue: str, name: str) -> str | None:
+        """The model whose tokens a table of lengths counts."""
+        return getattr(self.config, catalogue)[name].options.get("tokenizer") if "lengths" in (self.reads(catalogue, name) or ()) else None
+
+    def lengths(self, tokenizer: str, dataset: str) -> str:
+        return f"{self.results}/lengths/{tokenizer}/{dataset}.json"
+
+    def lengths_spec(self, tokenizer: str, dataset: str) -> dict:
+        """What `measure_lengths` is told: the format of the responses, and the filters that rows have to pass."""
+        filters = self.config.datasets[dataset].model_dump(include={"filters"})
+        return {"dataset": dataset, "tokenizer": tokenizer, "thinking": self.config.models[tokenizer].thinking.model_dump(), **filters}
+
+    def assets_asked(self, targets: Iterable[str]) -> list[str]:
+        """The assets that are needed for what is asked by name; all of the study's where something else is asked, or nothing."""
+        targets, shown = list(targets), self.shown
+        if not targets or not {name for _, name in shown}.issuperset(targets):
+            return self.assets_needed
+        return sorted({asset for catalogue, name in shown if name in targets for asset in self.assets_of(catalogue, name)})
+
+    def assets_of(self, catalogue: str, name: str) -> list[str]:
+        """The assets behind one figure or table."""
+        part, reads = self.part_of(self.part(catalogue, name)), self.reads(catalogue, name)
+        if reads is None or "refine" in reads:
+            return part.assets_needed
+        if "pairs" in reads:  # it compares the verdicts on all runs
+            return self.assets_needed
+        if "agreement" in reads:
+            judges = part.agreement_judges()
+            return [*self._assets_behind((), {self.config.judges[judge].model for judge in judges}), *map(self.labelled, judges)]
+        return self._assets_behind(self.datasets_shown(catalogue, name), {self.tokenizer(catalogue, name)})
+
+    def _assets_behind(self, datasets: Iterable[str], models: set[str | None]) -> list[str]:
+        """The assets that datasets and models are made from."""
+        made = self._made_from(models | self._makers(datasets))
+        prepared = self._prepared_for({*datasets, *(each for model in made for each in self._staged(model))})
+        names = {asset for name in prepared for asset in self.config.datasets[name].assets}
+        return sorted((names | {self.config.models[model].asset for model in made} | self._upstream_assets(prepared)) - {None})
+
+    @cached_property
+    def shown(self) -> list[tuple[str, str]]:
+        """(catalogue, name) of every figure and table of the study."""
+        return [(catalogue, name) for catalogue in ("figures", "tables") for name in getattr(self.config.study, catalogue)]
 
     @cached_property
     def targets(self) -> dict[str, list[str]]:
@@ -1085,9 +1160,9 @@ class Study:
         """The samples of all runs, and the verdicts on them."""
         return [path for path in self.measured() if path.endswith("/samples.jsonl") or "/verdicts/" in path]
 
-    def judge_pairs(self, kind: str) -> list[str]:
-        """The comparison of every two judges, where a figure or table of this kind shows it and there are two."""
-        return [f"{self.results}/judge_pairs.json"] if kind == "judge_pairs" and len(self.config.study.judges) > 1 else []
+    def judge_pairs(self) -> list[str]:
+        """The comparison of every two judges, where there are two."""
+        return [f"{self.results}/judge_pairs.json"] if len(self.config.study.judges) > 1 else []
 
     def measured(self) -> list[str]:
         """All per-run files that the metrics are made of."""
@@ -1111,12 +1186,16 @@ class Study:
     @cached_property
     def datasets_needed(self) -> list[str]:
         """Every dataset that is prepared: what is used, or what that is drawn from; what these are cleaned against, and so on."""
+        return sorted(self._prepared_for(self.datasets_used))
+
+    def _prepared_for(self, datasets: Iterable[str]) -> set[str]:
+        """The datasets that are prepared so that these can be used."""
         found: set[str] = set()
-        waiting = {self.source(name) for name in self.datasets_used}
+        waiting = {self.source(name) for name in datasets}
         while waiting:
             found |= waiting
             waiting = {other for name in waiting for other in self.config.datasets[name].decontaminate_against} - found
-        return sorted(found)
+        return found
 
     def dataset_rows(self) -> list[str]:
         """All rows to train on or to test with, as they are, distilled, and refined."""
@@ -1137,9 +1216,11 @@ class Study:
         names |= {config.models[model].asset for model in self.models_needed}
         names |= {self.labelled(judge) for judge in self.agreement_judges()}
         names |= {config.attacks[attack].table for attack in self.attacks_used}
-        if any(path == self.asset(UPSTREAM_ASSET) for name in self.datasets_needed for path in self._told(name)):
-            names.add(UPSTREAM_ASSET)
-        return sorted(names - {None})
+        return sorted((names | self._upstream_assets(self.datasets_needed)) - {None})
+
+    def _upstream_assets(self, datasets: Iterable[str]) -> set[str]:
+        """The release's prompts, where a teacher of these datasets is told one."""
+        return {UPSTREAM_ASSET for name in datasets if self.asset(UPSTREAM_ASSET) in self._told(name)}
 
     # ---- files and machines a rule asks for ---------------------------------------------------------------------
 

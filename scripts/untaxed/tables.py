@@ -449,38 +449,39 @@ LENGTH_NAMES = {"mean": "mean", "p90": "90th percentile"}
 
 
 def response_lengths(inputs: Inputs) -> list[dict[str, Any]]:
-    """Lengths of the responses of each style's set, beside the paper's in tokens.
+    """Lengths of the responses of each style's set, beside the paper's: of every row that passed the filters, and of those drawn.
 
-    `datasets` of the spec maps a source to its dataset in the study, whose report gives characters: of every row that passed the filters
-    and of those drawn, which are the same where there is no filter. Ours in tokens is the mean of the rows that runs of that source trained
-    on (benign rows too), by the model's own tokenizer, where such runs were trained; the paper's is by that of R1-Distill-Qwen-7B.
+    `datasets` of the spec maps a source to its dataset in the study; without a filter both are the same. With `tokenizer`, a model of the
+    study, ours are in its tokens, markers of the trace and the tokenizer's first token with them; else they are in characters, from the
+    reports of the sets. The paper's are in tokens of R1-Distill-Qwen-7B.
     """
-    spec, results = inputs.spec, inputs.results
+    spec = inputs.spec
     entry = entry_of(inputs.reported, spec.get("reported") or spec.get("name", ""))
-    reports = {report["name"]: report for report in [*inputs.dataset_reports, *inputs.filter_reports]}
+    unit = "tokens" if spec.get("tokenizer") else "characters"
+    known = _lengths(inputs)
     records = []
     for row in entry["rows"]:
         name = (spec.get("datasets") or {}).get(row["source"], "–")
-        lengths = reports.get(name, {}).get("response_characters") or {}
-        record: dict[str, Any] = {"set": row["source"], "dataset": name}
+        lengths = known.get(name) or {}
+        record: dict[str, Any] = {"set": row["source"], "dataset": name if lengths else "–"}
+        record |= {"tokenizer": spec["tokenizer"]} if spec.get("tokenizer") else {}
         for part in ("all", "drawn"):
-            told = lengths.get(part, {}) if "all" in lengths else lengths
+            told = lengths.get(part) or {}
             record[f"rows, {part}"] = told.get("n", "–")
             for key, words in LENGTH_NAMES.items():
-                record[f"{part}, {words} (characters)"] = f"{told[key]:.1f}" if key in told else "–"
+                record[f"{part}, {words} ({unit})"] = f"{told[key]:.1f}" if key in told else "–"
                 value = row["values"][f"{part}_{key}"]
                 record[f"{part}, {words} (tokens, paper)"] = "–" if value is None else f"{value:.1f}"
-        runs = select({run: each for run, each in results.runs.items() if each["method"] == "vanilla"}, {"source": row["source"]})
-        record["trained on, mean (tokens)"] = cell(_response_tokens(results, runs), 1)
         records.append(record)
     return records
 
 
-def _response_tokens(results: Results, runs: list[str]) -> Estimate | None:
-    """Mean tokens of trace and answer of the rows that runs trained on, over the runs."""
-    parts = [measure(results, f"tokens_{name}", runs).values for name in ("reasoning_loss_tokens", "answer_loss_tokens", "rows")]
-    means = [(parts[0][run] + parts[1][run]) / parts[2][run] for run in runs if all(part.get(run) is not None for part in parts)]
-    return Estimate(sum(means) / len(means), None, None, len(means)) if means else None
+def _lengths(inputs: Inputs) -> dict[str, dict[str, dict]]:
+    """{"all", "drawn"} of each dataset by its name: in tokens where a tokenizer has counted them, else the characters of the reports."""
+    if inputs.spec.get("tokenizer"):
+        return {report["name"]: report for report in inputs.lengths}
+    told = {each["name"]: each.get("response_characters") or {} for each in [*inputs.dataset_reports, *inputs.filter_reports]}
+    return {name: lengths if "all" in lengths else {"all": lengths, "drawn": lengths} for name, lengths in told.items()}
 
 
 TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
@@ -496,6 +497,14 @@ TABLES: dict[str, Callable[[Inputs], list[dict[str, Any]]]] = {
     "paper_table": paper_table,
     "gains": gains,
     "response_lengths": response_lengths,
+}
+# As `figures.READS`.
+READS: dict[str, frozenset[str]] = {
+    "refinement": frozenset({"refine"}),
+    "judges": frozenset({"agreement"}),
+    "judge_pairs": frozenset({"pairs"}),
+    "data": frozenset({"datasets", "distilled"}),
+    "response_lengths": frozenset({"datasets", "distilled", "filtered", "lengths"}),
 }
 NOTES: dict[str, Callable[[Inputs, Sequence[dict[str, Any]]], list[str]]] = {"paper_table": paper_notes}
 

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from untaxed.records import UserError
+from untaxed.records import Lasting, UserError
 from untaxed.thinking import ThinkingFormat
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
@@ -16,7 +16,7 @@ def draw(rows: list[dict], n: int, seed: int, place: str) -> list[dict]:
     Raises UserError when there are fewer than n rows.
     """
     if n > len(rows):
-        raise UserError(f"{place}: {n} rows asked for, but it has {len(rows)}; lower n in the experiment or raise the dataset's limit")
+        raise Lasting(f"{place}: {n} rows asked for, but it has {len(rows)}; lower n in the experiment or raise the dataset's limit")
     order = list(range(len(rows)))
     random.Random(f"draw-{seed}").shuffle(order)
     return [rows[index] for index in order[:n]]

@@ -17,7 +17,6 @@ from untaxed.datasets import (
     no_cot,
     prepare,
     prepare_against,
-    response_characters,
     running_sums,
     safety_reasoning,
     short_reasoning,
@@ -599,10 +598,3 @@ def test_the_catalogues_sets_of_the_empirical_study_have_its_sizes(mirror, root,
     made = prepare(dataset.model_dump(), {asset: mirror / asset for asset in dataset.assets})
     assert len(made) == len({r["prompt"] for r in made}) == size
     assert {r["harmful"] for r in made} == {name in ("advbench-50", "harmbench-standard")}
-
-
-def test_lengths_of_responses_count_trace_and_answer_of_rows_that_have_them():
-    rows = [{"reasoning": "x" * n, "answer": "yy"} for n in range(10)] + [{"reasoning": "", "answer": ""}]
-    # 2 to 11 characters: nine of ten responses have at most 10
-    assert response_characters(rows) == {"n": 10, "mean": 6.5, "p90": 10}
-    assert response_characters(rows[-1:]) == {}

@@ -46,6 +46,8 @@ Path("pid-" + Path(sys.argv[1]).stem).write_text(str(os.getpid()))
 if sys.argv[2] == "fail" and "a.txt" in sys.argv[1]:
     print("\\n".join(f"line {number}" for number in range(40)))
     sys.exit("the disk is full")
+if sys.argv[2] == "lasting" and "a.txt" in sys.argv[1]:
+    sys.exit("error: too few answers; raise `candidates`\\n" + "the same command fails again until that is changed")
 if sys.argv[2] == "wait":
     time.sleep(60)
 Path(sys.argv[1]).write_text("done")
@@ -143,6 +145,40 @@ def test_a_failed_job_is_shown_with_its_log_and_gives_snakemakes_exit_code(house
     assert "    line 26\n" in said
     assert "    line 25\n" not in said  # the last 15 lines
     assert "Go on with: ./untaxed smoke --config behaviour=fail" in said
+    assert "unchanged" not in said
+
+
+def test_a_failure_that_the_same_command_meets_again_says_so(house):
+    said = run(house, "smoke", "--config", "behaviour=lasting")[1]
+    assert "but first change what the error of train above asks for: unchanged, it fails again" in said
+
+
+def test_a_study_and_a_look_at_it_do_not_wait_for_each_other(house):
+    process = start(house, "smoke", "--config", "behaviour=wait")
+    wait_for(house / "pid-a")
+    look = start(house, "smoke", "-n")
+    output, said = look.communicate(timeout=60)
+    assert look.returncode == 0, said
+    assert "a dry run waits for no lock" in said
+    assert "would have been run" in output or "Job stats" in output
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=40)
+
+
+@pytest.mark.parametrize(("option", "blocks"), [("-n", False), ("--dry-run", False), ("-c2", True)])
+def test_only_a_snakemake_that_works_blocks_a_study(option, blocks, house, launcher):
+    """`snakemake` is among the first three words of the process, as in `python snakemake`."""
+    (house / "snakemake").write_text("import time; time.sleep(30)")
+    process = subprocess.Popen([sys.executable, house / "snakemake", option], cwd=house)
+    try:
+        deadline = time.monotonic() + 10
+        while blocks and not launcher.snakemakes_here():
+            assert time.monotonic() < deadline
+        time.sleep(0.5)
+        assert launcher.snakemakes_here() == ([process.pid] if blocks else [])
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

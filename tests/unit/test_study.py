@@ -62,7 +62,7 @@ def test_a_run_is_judged_and_compared_only_where_its_suite_allows_it(config: dic
 def test_a_figure_of_one_experiment_reads_its_runs_alone(config: dict, root: Path) -> None:
     study = made(config, root, **TWO, figures={"shift_tax": {"experiments": ["other"]}})
     assert study.sources_of("figures", "shift_tax")["metrics"] == "results/smoke/parts/other/metrics.csv"
-    assert study.sources_of("tables", "data")["metrics"] == "results/smoke/metrics.csv"
+    assert study.sources_of("tables", "data")["metrics"] == []  # it reads reports alone
     assert set(study.part_of("other").runs) == {"base--organism", SHARED, OTHER}
     assert study.targets == {"shift_tax": ["paper_figures/smoke/shift_tax.pdf"], "data": ["results/smoke/tables/data.csv"]}
 
@@ -204,18 +204,35 @@ def test_a_benchmark_must_leave_room_for_a_prompt(config: dict, root: Path) -> N
         (["activation_curve"], {"s1.1-7b", "directrefusal"}),
         (["cot_table3"], {"r1-distill-qwen-32b", "realsafe-r1-7b", "advbench-50-pap"}),
         ([], {"s1.1-7b", "r1-distill-qwen-32b"}),
-        (["activation_curve", "data"], {"s1.1-7b", "r1-distill-qwen-32b"}),  # the table `data` shows the whole study
+        (["activation_curve", "main_results"], {"s1.1-7b", "r1-distill-qwen-32b"}),  # the table shows the whole study
         (["results/paper/tables/activation.csv"], {"s1.1-7b", "r1-distill-qwen-32b"}),
+        (["activation_curve", "data"], {"s1.1-7b", "directrefusal"}),  # rows alone, no other model
+        (["judges"], set()),
+        (["cot_table4"], {"r1-distill-qwen-7b", "xstest"}),  # its tokenizer
+        (["cot_figure1"], set()),
+        (["judge_pairs"], {"s1.1-7b", "r1-distill-qwen-32b", "realsafe-r1-7b"}),  # verdicts on all runs
     ],
 )
 def test_what_is_asked_by_name_needs_its_own_assets_alone(targets: list[str], assets: set[str], root: Path) -> None:
     whole = read([root / "config.yaml"], root)
-    asked = whole.asked_for(targets)
-    others = {"s1.1-7b", "directrefusal", "r1-distill-qwen-32b", "realsafe-r1-7b", "advbench-50-pap"}
-    assert assets <= set(asked.assets_needed)
-    if targets and asked is not whole:
-        assert not (others - assets) & set(asked.assets_needed)
-        assert set(asked.config.study.judges) <= set(whole.config.study.judges)
+    asked = set(whole.assets_asked(targets))
+    others = {"s1.1-7b", "directrefusal", "r1-distill-qwen-7b", "r1-distill-qwen-32b", "realsafe-r1-7b", "advbench-50-pap"}
+    assert assets <= asked <= set(whole.assets_needed)
+    if asked != set(whole.assets_needed):
+        assert (others - assets) & asked <= ({"r1-distill-qwen-7b"} if "cot_table3" in targets else set())
+
+
+def test_the_model_whose_tokenizer_counts_is_not_trained_here(root: Path) -> None:
+    files = [root / "config.yaml", root / "studies/organism.yaml", root / "studies/smoke.yaml"]
+    merged: dict = {}
+    for path in files:
+        merged = merge(merged, read_yaml(path))
+    trained = merge(merged, {"tables": {"cot_table4": {"options": {"tokenizer": "organism"}}}})
+    with pytest.raises(UserError, match=r"cot_table4\.options\.tokenizer: 'organism' is trained here.*'organism-untrained'; name that"):
+        load(trained, root, files)
+    unknown = merge(merged, {"tables": {"cot_table4": {"options": {"tokenizer": "organism-untraind"}}}})
+    with pytest.raises(UserError, match=r"no model is called 'organism-untraind'; did you mean 'organism-untrained'"):
+        load(unknown, root, files)
 
 
 def test_the_figure_or_table_of_a_claim_holds_its_runs(root: Path) -> None:

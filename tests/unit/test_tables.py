@@ -251,7 +251,15 @@ def test_lengths_of_responses_are_those_of_the_sets_report(known):
     unfiltered = {"name": "direct-safe", "response_characters": lengths["drawn"]}
     (row,) = TABLES["response_lengths"](Inputs(spec, known, dataset_reports=[unfiltered], reported=paper()))
     assert [row["rows, all"], row["rows, drawn"]] == [3, 3]
-    assert row["trained on, mean (tokens)"] == "–"  # manifests without counts of rows
+
+
+def test_lengths_of_responses_are_in_tokens_where_a_tokenizer_is_named(known):
+    spec = {"name": "lengths", "datasets": {"direct": "direct-safe"}, "tokenizer": "tiny"}
+    counted = {"name": "direct-safe", "all": {"n": 9, "mean": 7.25, "p90": 9}, "drawn": {"n": 3, "mean": 6.0, "p90": 8}}
+    (row,) = TABLES["response_lengths"](Inputs(spec, known, lengths=[counted], reported=paper()))
+    assert (row["tokenizer"], row["rows, all"], row["rows, drawn"]) == ("tiny", 9, 3)
+    assert [row[f"{part} (tokens)"] for part in ("all, mean", "all, 90th percentile", "drawn, mean")] == ["7.2", "9.0", "6.0"]
+    assert not any("characters" in column for column in row)
 
 
 def test_the_papers_tables_need_its_numbers(known):

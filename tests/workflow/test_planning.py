@@ -55,6 +55,17 @@ def test_the_budget_counts_the_jobs_of_a_figure_alone(copy) -> None:
     assert found["method_bars"]["jobs"] + 1 == planned  # the target of that name
 
 
+def test_what_reads_reports_alone_plans_no_run(copy) -> None:
+    """Each as the budget counts it, and together."""
+    names = ["cot_table4", "cot_figure1", "data", "judges", "judge_accuracy", "refinement"]
+    budget = json.loads(run(copy, "scripts/budget.py", "--json"))
+    counted = {result["row"]["name"]: result["row"]["jobs"] for result in budget["results"]}
+    for name in names:
+        output = run(copy, "-m", "snakemake", name, "-n", "-c1", "--quiet", "rules")
+        assert not re.search(r"^(train|evaluate|mix|collect\w*) ", output, flags=re.MULTILINE), name
+        assert jobs(output) == counted[name] + 1, name  # the target of that name
+
+
 @pytest.mark.parametrize(
     "overlays", [[], ["studies/laptop.yaml", "studies/laptop_cot.yaml"], ["studies/organism.yaml", "studies/smoke.yaml"]], ids=len
 )
@@ -63,6 +74,38 @@ def test_every_figure_and_table_is_a_target(overlays: list[str], copy) -> None:
     study = read([copy.folder / "config.yaml", *(copy.folder / path for path in overlays)], copy.folder)
     rules = run(copy, "-m", "snakemake", "--list-rules", "all", *(["--configfile", *overlays] if overlays else []))
     assert set(study.targets) <= set(rules.split())
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("cot_tabel1", "did you mean 'cot_table1'?"), ("cot_figure5", "study 'laptop' does not select it; add it to study.figures")],
+)
+def test_a_misspelled_target_is_one_error_that_names_the_nearest(target: str, said: str, copy) -> None:
+    overlays = ["studies/laptop.yaml", *(["studies/laptop_cot.yaml"] if "tabel" in target else [])]
+    command = [str(copy / ".venv/bin/python"), "-m", "snakemake", target, "-c1", "--configfile", *overlays]
+    result = subprocess.run(command, cwd=copy.folder, env=copy.environment, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 1
+    (error,) = [line for line in (result.stdout + result.stderr).splitlines() if "rror" in line]
+    assert error.startswith(f"error: no figure, table or stage is called {target!r} here; ")
+    assert said in error
+    assert "Traceback" not in result.stderr
+
+
+def test_a_dry_run_says_what_it_plans_costs_and_a_run_does_not(copy) -> None:
+    output = run(copy, "-m", "snakemake", "-n", "-c1", "dgr_table1", "cot_table4")
+    shown = dict(re.findall(r"^table (\w+) +([\d,]+) +[\d,.]+ +[\d,.]+$", output, flags=re.MULTILINE))
+    budget = json.loads(run(copy, "scripts/budget.py", "--json"))
+    counted = {result["row"]["name"]: f"{result['row']['jobs']:,}" for result in budget["results"] if result["kind"] == "table"}
+    assert shown == {name: counted[name] for name in ("dgr_table1", "cot_table4")}
+    assert "from an empty folder" not in run(copy, "-m", "snakemake", "-c1", "--rulegraph")
+
+
+def test_the_budget_ends_when_its_reader_leaves(copy) -> None:
+    command = f"{copy / '.venv/bin/python'} -m snakemake budget -c1 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=copy.folder, env=copy.environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert len(result.stdout.splitlines()) == 1
 
 
 def test_snakemake_budget_runs_no_other_job(copy) -> None:
