@@ -12,8 +12,10 @@ from untaxed.command import run_command
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spec", required=True, type=json.loads, help="the model as JSON: kind, and dtype or pad_token or sizes")
-    parser.add_argument("--asset", type=Path, help="a GGUF file or a fetched folder; none for a model organism")
+    parser.add_argument(
+        "--spec", required=True, type=json.loads, help="the model as JSON: kind, and dtype, pad_token, sizes or architecture"
+    )
+    parser.add_argument("--asset", type=Path, help="a GGUF file or a fetched folder; none for an organism or a random model")
     parser.add_argument("--output", required=True, type=Path, help="the model folder to write")
     options = parser.parse_args(arguments)
 

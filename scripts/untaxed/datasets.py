@@ -224,7 +224,8 @@ def harmbench(folder: Path, file: str = "harmbench_behaviors_text_all.csv", func
 def harmbench_jailbroken(harmbench_folder: Path, released_folder: Path) -> list[dict]:
     """The empirical study's harmful prompts (arXiv:2505.15404): HarmBench's 200 standard behaviours, each in its 20 jailbreak wrappers.
 
-    The wrappers are read off the released training prompts (`lrm_nocot`), so `assets` names two: HarmBench, then the release. Behaviours
+    The wrappers are read off the released training prompts (`lrm_nocot`), so `assets` names two: HarmBench, then the release. That they are
+    those of Safe Unlearning is checked for 18 by what its authors released elsewhere (`jailbreak-templates`, test_datasets.py). Behaviours
     come in upstream order, wrappers by how many released prompts they have. Raises UserError unless every released prompt has one of
     exactly 20 wrappers.
     """

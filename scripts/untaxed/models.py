@@ -8,10 +8,26 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from untaxed.records import UserError, atomic_folder, read_json, sha256, write_json
+from untaxed.records import UserError, atomic_folder, nearest, read_json, sha256, write_json
 
 DTYPES = ("float32", "bfloat16")
-OPTIONS = {"gguf": ("pad_token",), "folder": ("pad_token",), "organism": ("hidden_size", "layers", "heads", "initializer_range", "seed")}
+OPTIONS = {
+    "gguf": ("pad_token",),
+    "folder": ("pad_token",),
+    "organism": ("hidden_size", "layers", "heads", "initializer_range", "seed"),
+    "random": ("architecture", "config", "words", "classes", "seed"),
+}
+FROM_NOTHING = ("organism", "random")  # kinds that need no asset
+HEADS = ("ForCausalLM", "ForSequenceClassification")
+# Of a random model, where its `config` does not say otherwise: an architecture's own defaults are those of a model of billions.
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+}
 # Formats that run code when they are read, and code itself.
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib", ".npy", ".npz", ".py", ".so"}
 REMOTE_CODE_KEYS = ("auto_map", "trust_remote_code")
@@ -23,16 +39,17 @@ def prepare(spec: dict[str, Any], asset: Path | str | None, output: Path | str) 
     `spec["kind"]` is one of
     * `gguf`: `asset` is a GGUF file or a folder with one; dequantised to `spec["dtype"]` (float32 or bfloat16);
     * `folder`: `asset` is a hub snapshot; checked, its weights hard-linked where the file system allows, its other files copied;
-    * `organism`: no asset; a small random Llama (see untaxed.organism), its sizes and `seed` from `spec`.
+    * `organism`: no asset; a small random Llama (see untaxed.organism), its sizes and `seed` from `spec`;
+    * `random`: no asset; random weights in an `architecture` of transformers, for judges whose weights cannot be had (`_at_random`).
     `spec["pad_token"]` (optional) names the padding token; else one that equals EOS is replaced by the unknown token where there is one.
 
     Raises UserError when the kind, the asset or the dtype does not fit.
     """
-    makers = {"gguf": _from_gguf, "folder": _from_folder, "organism": _from_nothing}
+    makers = {"gguf": _from_gguf, "folder": _from_folder, "organism": _from_nothing, "random": _at_random}
     kind = spec.get("kind")
     if kind not in makers:
         raise UserError(f"model kind: {kind!r} is unknown; use one of {', '.join(makers)}")
-    if kind != "organism" and (asset is None or not Path(asset).exists()):
+    if kind not in FROM_NOTHING and (asset is None or not Path(asset).exists()):
         raise UserError(f"model asset: {asset} is missing, and a model of kind {kind!r} is made from one; fetch it first")
     with atomic_folder(output) as folder:
         source = makers[kind](spec, None if asset is None else Path(asset), folder)
@@ -94,6 +111,45 @@ def _from_nothing(spec: dict[str, Any], asset: Path | None, folder: Path) -> dic
 
     tokenizer = organism.build_tokenizer()
     organism.build_model(spec, tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"made": {key: value for key, value in spec.items() if key != "kind"}}
+
+
+def _at_random(spec: dict[str, Any], asset: Path | None, folder: Path) -> dict[str, Any]:
+    """A small model of an architecture, never trained: it runs the code that asks the real one, and what it says means nothing.
+
+    `architecture` is a class of transformers (LlamaForCausalLM unless told), `config` its settings beside `SIZES`, `classes` those of a
+    classifier, `seed` (0) draws the weights, in float32. The tokenizer is the organism's: a token for each character, and for each of
+    `words`, which a judge of probabilities must find in the vocabulary. Raises UserError for what the architecture does not know.
+    """
+    import torch
+    import transformers
+    from tokenizers import AddedToken
+
+    from untaxed import organism
+
+    name, told = spec.get("architecture", "LlamaForCausalLM"), spec.get("config") or {}
+    architecture = getattr(transformers, name, None) if name.endswith(HEADS) else None
+    if getattr(architecture, "config_class", None) is None:
+        ends = " or ".join(HEADS)
+        raise UserError(f"model architecture: {name!r} is none; name a class of transformers that ends in {ends}, as LlamaForCausalLM")
+    known = architecture.config_class().to_dict()
+    if unknown := sorted(set(told) - set(known)):
+        raise UserError(f"model config: {name} has no {unknown[0]!r}; {nearest(unknown[0], known)}")
+    tokenizer = organism.build_tokenizer()
+    tokenizer.add_tokens([AddedToken(word, single_word=True, normalized=False, special=False) for word in spec.get("words") or []])
+    settings = {key: value for key, value in SIZES.items() if key in known} | {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": tokenizer.model_max_length,
+        "num_labels": spec.get("classes", 2),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.get("seed", 0))
+        model = architecture(architecture.config_class(**(settings | told)))
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {"made": {key: value for key, value in spec.items() if key != "kind"}}
 

@@ -152,9 +152,13 @@ class Stage(Strict):
 
 
 class Model(Strict):
-    """A model from outside (`kind`, `asset`) or one that this study trains (`base`, `stage`)."""
+    """A model from outside (`kind`, `asset`) or one that this study trains (`base`, `stage`).
 
-    kind: Literal["gguf", "folder", "organism"] | None = None
+    `organism` and `random` need no asset. A random model has the architecture of another and has learnt nothing: it shows that the code
+    which asks the other runs, and what it says means nothing (`models.prepare` has its options).
+    """
+
+    kind: Literal["gguf", "folder", "organism", "random"] | None = None
     asset: str | None = None
     options: dict[str, Any] = {}
     base: str | None = None

@@ -171,7 +171,7 @@ class Study:
                 self._check_size(part["n"], part["dataset"], f"recipes.{recipe}.mix")
 
     def _check_model(self, name: str, key: str) -> None:
-        from untaxed.models import OPTIONS
+        from untaxed.models import FROM_NOTHING, OPTIONS
 
         seen: list[str] = []
         while True:
@@ -182,7 +182,7 @@ class Study:
             if (model.kind is None) == (model.base is None):
                 self._fail(f"models.{name}", "give either `kind` (a model from outside) or `base` and `stage` (a model trained here)")
             if model.base is None:
-                if model.kind != "organism" and model.asset is None:
+                if model.kind not in FROM_NOTHING and model.asset is None:
                     self._fail(f"models.{name}.asset", f"a model of kind {model.kind!r} needs the asset it comes from")
                 self._asset(model.asset, f"models.{name}.asset")
                 self._check_options(model.options, OPTIONS[model.kind], f"models.{name}.options", f"a model of kind {model.kind!r}")

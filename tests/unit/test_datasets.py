@@ -3,12 +3,14 @@
 import base64
 import csv
 import json
+import os
 import pickle
 import re
 import zlib
 from collections import Counter
 
 import pytest
+from untaxed.assets import fetch, load_lock
 from untaxed.config import read
 from untaxed.datasets import (
     ADAPTERS,
@@ -84,6 +86,45 @@ def test_every_released_prompt_is_found_again_among_ours(mirror):
     assert without == 0
     sizes = [62, 58, 58, 57, 55, 54, 54, 54, 53, 52, 50, 49, 47, 46, 45, 44, 44, 43, 39, 36]
     assert sorted(found.values(), reverse=True) == sizes
+
+
+def test_18_of_the_20_wrappers_are_templates_that_their_authors_released_elsewhere(mirror, root, tmp_path):
+    """Our wrappers are read off the rows that they made, so those rows alone cannot tell whether they are right: another file can.
+
+    Safe Unlearning (arXiv:2407.02855, table 4) counts 4 of role play, 2 of privilege escalation, 3 of attention shifting, 8 generated, 1 of
+    gradients and 2 that reformat the query. The older file has the same numbers of the first five, and none that reformats.
+    """
+    folder = tmp_path / "templates"
+    try:
+        fetch("jailbreak-templates", load_lock(root / "assets.lock.yaml"), folder, os.environ)
+    except UserError as error:
+        if not re.search(r"(Connection|Proxy|Timeout)\w* from ", str(error)):
+            raise
+        pytest.skip(f"GitHub is out of reach: {error}")
+    kinds = {}
+    for kind, entries in templates_by_kind(read_json(folder / "jailbreak_templates.json")):
+        kinds |= {entry["prompt"].replace("[INSERT PROMPT HERE]", "\ue000"): kind for entry in entries}
+    assert len(kinds) == 48  # of 50, three are the bare query, which is changed in other ways
+    behaviours = [r["prompt"] for r in rows_of(mirror, "harmbench", "harmbench", functional_category="standard")]
+    released = [r["prompt"] for r in rows_of(mirror, "lrm_nocot", "lrm-safety-study-nocot")]
+    found, _ = count_wrappers(released, behaviours)
+    assert Counter(kinds[wrapper] for wrapper in found if wrapper in kinds) == {
+        "Multi-Roleplaying": 3,
+        "Single-Roleplaying": 1,
+        "Privilege-Escalation": 2,
+        "Attention-Shifting": 3,
+        "auto-generated-attack": 8,
+        "universal-attack": 1,
+    }
+    made = {wrap(wrapper, behaviour) for wrapper in kinds for behaviour in behaviours}
+    assert sum(prompt in made for prompt in released) == 913
+    assert len({wrapper for wrapper in found if wrapper not in kinds}) == 2
+
+
+def templates_by_kind(value: dict):
+    """(kind, entries) of a file whose kinds stand in groups."""
+    for kind, below in value.items():
+        yield from templates_by_kind(below) if isinstance(below, dict) else [(kind, below)]
 
 
 def test_a_wrapper_holds_the_behaviour_whole_or_in_thirds():

@@ -124,6 +124,19 @@ def test_a_study_runs_writes_its_report_and_says_where_the_results_are(house):
     assert not (house / ".snakemake/untaxed.json").exists()
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_where_no_program_can_run_the_smoke_study_leaves_them_out_and_says_so(works, house, launcher, monkeypatch, capsys):
+    (house / "studies/smoke_no_sandbox.yaml").write_text("behaviour: work\n")
+    monkeypatch.setattr(launcher.library("sandbox"), "refusal", lambda: None if works else "sandbox: there is no bwrap on PATH; install it")
+    commands = []
+    monkeypatch.setattr(
+        launcher.subprocess, "run", lambda command, **_: commands.append(command) or subprocess.CompletedProcess(command, 0)
+    )
+    launcher.run_study("smoke", ["-n"], plain=True, cold=True)
+    assert ("studies/smoke_no_sandbox.yaml" in commands[0]) is not works
+    assert ("without programs that a model wrote" in capsys.readouterr().err) is not works
+
+
 def test_a_target_runs_without_a_report(house):
     code, said = run(house, "smoke", "results/smoke/a.txt")
     assert code == 0, said

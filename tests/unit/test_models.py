@@ -101,10 +101,52 @@ def test_a_missing_shard_is_named(snapshot):
 
 
 def test_an_unknown_kind_and_a_missing_asset_are_errors(tmp_path):
-    with pytest.raises(UserError, match="gguf, folder, organism"):
+    with pytest.raises(UserError, match="gguf, folder, organism, random"):
         prepare({"kind": "onnx"}, None, tmp_path / "model")
     with pytest.raises(UserError, match="fetch it first"):
         prepare({"kind": "folder"}, tmp_path / "nowhere", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "auto", "outputs"),
+    [
+        ({"architecture": "LlamaForSequenceClassification", "classes": 14}, "AutoModelForSequenceClassification", 14),
+        ({"words": ["safe", "unsafe"]}, "AutoModelForCausalLM", 105),  # 96 characters, 5 tokens of turns, 2 thinking markers, 2 words
+        ({"architecture": "GemmaForCausalLM", "config": {"head_dim": 16}}, "AutoModelForCausalLM", 103),
+    ],
+)
+def test_a_random_model_has_the_architecture_the_classes_and_the_words_that_are_asked(options, auto, outputs, tmp_path):
+    import transformers
+
+    for name, seed in (("a", 0), ("same", 0), ("other", 1)):
+        prepare({"kind": "random", "dtype": "float32", "seed": seed, **options}, None, tmp_path / name)
+    weights = [read_json(tmp_path / name / "manifest.json")["weights_sha256"] for name in ("a", "same", "other")]
+    assert weights[0] == weights[1] != weights[2]
+    check_snapshot(tmp_path / "a")
+    model, tokenizer = (
+        getattr(transformers, auto).from_pretrained(tmp_path / "a"),
+        transformers.AutoTokenizer.from_pretrained(tmp_path / "a"),
+    )
+    assert type(model).__name__ == options.get("architecture", "LlamaForCausalLM")
+    logits = model(**tokenizer("is it unsafe?", return_tensors="pt")).logits
+    assert logits.shape[-1] == outputs
+    assert ("unsafe" in tokenizer.tokenize("is it unsafe?")) == ("words" in options)
+    assert "safe" not in tokenizer.tokenize("a safety tax")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"architecture": "LlamaModel"}, "'LlamaModel' is none; name a class of transformers"),
+        ({"architecture": "NoSuchForCausalLM"}, "'NoSuchForCausalLM' is none"),
+        ({"architecture": "AutoModelForCausalLM"}, "'AutoModelForCausalLM' is none"),
+        ({"config": {"hiden_size": 32}}, "LlamaForCausalLM has no 'hiden_size'; did you mean 'hidden_size'"),
+    ],
+)
+def test_a_random_model_of_what_is_no_architecture_is_refused(options, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        prepare({"kind": "random", **options}, None, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

@@ -18,8 +18,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from untaxed.sandbox import refusal
 
-STUDY = ("studies/organism.yaml", "studies/smoke.yaml")
+STUDY = (
+    "studies/organism.yaml",
+    "studies/smoke.yaml",
+    *([] if refusal() is None else ["studies/smoke_no_sandbox.yaml"]),
+)  # as the launcher
 
 
 @dataclass

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy
 import pytest
 import yaml
+from untaxed.attacks import ATTACKS
+from untaxed.judges import JUDGES
+from untaxed.sandbox import refusal
 
 VERDICTS = {"supported", "contradicted", "inconclusive", "not run"}
 RUN_BY_NAME = {"rulegraph"}  # draws the documentation
@@ -130,8 +133,19 @@ def test_samples_of_every_run_are_complete(finished):
     }
     drawn = {"chains": sizes["chains"], "harmful_requests": sizes["harmful"]}
     all_tested = drawn | {"harmless_requests": min(80, sizes["harmless"]), "harmful_requests_pap": 20, "harmful_requests_pair": 4}
-    paths = dict.fromkeys(("harmful_few", "harmless_few", "harmful_plain", "harmful_templates", "sums_math", "sums_lm_eval"), 4)
-    paths["sums_boxed"] = 8  # drawn twice
+    names = (
+        "harmful_few",
+        "harmless_few",
+        "harmful_plain",
+        "harmful_templates",
+        "harmful_static",
+        "sums_math",
+        "sums_lm_eval",
+        "sums_choice",
+    )
+    paths = dict.fromkeys(names, 4) | {"sums_boxed": 8}  # drawn twice
+    paths |= {"functions": 2, "programs": 2} if refusal() is None else {}
+    scored = ("chains", "sums", "functions", "programs")
     assert len(runs(finished)) == 9
     for run in runs(finished):
         samples = finished.records(f"{run}/samples.jsonl")
@@ -140,7 +154,7 @@ def test_samples_of_every_run_are_complete(finished):
             found.setdefault(sample["benchmark"], []).append(sample["id"])
         expected = drawn if "organism-chosen" in run.name else all_tested | (paths if "base--" in run.name else {})
         assert {name: len(set(ids)) for name, ids in found.items()} == expected == {name: len(ids) for name, ids in found.items()}
-        assert all((sample["correct"] is None) == (not sample["benchmark"].startswith(("chains", "sums"))) for sample in samples)
+        assert all((sample["correct"] is None) == (not sample["benchmark"].startswith(scored)) for sample in samples)
 
 
 def test_the_rules_run_vllm_which_says_of_a_trained_organism_what_transformers_said(finished, tmp_path):
@@ -178,6 +192,37 @@ def test_what_a_model_says_that_cannot_judge_is_unparseable_and_never_safe(finis
     assert rows
     assert all(float(row["unparseable"]) >= 0.95 for row in rows if not row["value"])
     assert all(not row["value"] or float(row["n_items"]) > 0 for row in rows)
+
+
+def test_every_kind_of_judge_of_attack_and_of_task_runs(finished, root):
+    """All but the tasks of other models: chain_sum is the laptop's."""
+    config = yaml.safe_load((finished / "studies/smoke.yaml").read_text())
+    judges = [finished / f"results/smoke/runs/base--organism/verdicts/{name}.jsonl" for name in config["study"]["judges"]]
+    kinds = {record["kind"] for path in judges for record in finished.records(path)} | {"risky_patterns"}  # it reads rows (organism-chosen)
+    assert kinds == set(JUDGES)
+    assert finished.json("results/smoke/filtered/organism-chosen/report.json")
+    samples = finished.records("results/smoke/runs/base--organism/samples.jsonl")
+    assert {sample.get("attack") for sample in samples} == {None, *ATTACKS} - {"none"}
+    tasks = {
+        Path(config["benchmarks"][sample["benchmark"]]["task"]).name for sample in samples if sample["benchmark"] in config["benchmarks"]
+    }
+    programs = {"program.yaml", "python_function.yaml"} if refusal() is None else set()
+    others = {path.name for path in (root / "benchmarks").glob("*.yaml")} - {"chain_sum.yaml", "program.yaml", "python_function.yaml"}
+    assert tasks == others | programs
+
+
+@pytest.mark.parametrize("judge", ["first_token", "categories"])
+def test_a_random_model_in_the_place_of_a_judge_gives_a_probability_for_every_sample(finished, judge):
+    records = finished.records(f"results/smoke/runs/base--organism/verdicts/{judge}.jsonl")
+    assert len(records) == 4
+    assert all(0 < record["score"] < 1 and (record["verdict"] == "unsafe") == (record["score"] >= 0.5) for record in records)
+
+
+def test_a_static_attack_changes_the_prompt_and_keeps_the_original(finished):
+    samples = finished.records("results/smoke/runs/base--organism/samples.jsonl")
+    assert {sample["prompt"].removesuffix(sample["original_prompt"]) for sample in samples if sample["benchmark"] == "harmful_static"} == {
+        "please "
+    }
 
 
 def test_figures_exist_in_three_forms_and_are_not_blank(finished):
