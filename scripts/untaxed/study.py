@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from untaxed.machine import has_gpu
+from untaxed.machine import has_gpu, on_this_machine
 from untaxed.prompts import UPSTREAM, UPSTREAM_ASSET, UPSTREAM_STYLES
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
 from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Shift, Thinking, Trainer
@@ -537,7 +537,7 @@ class Study:
         for field in sorted(given - {"backend"}):
             if server and field in ("dtype", "batch_size", "max_model_len", "start_timeout_s"):
                 self._fail(f"{key}.engine.{field}", "is for a model that runs here; remove the key")
-            if own and field in ("model", "base_url", "api_key_env"):
+            if own and field in ("model", "base_url", "api_key_env", "price"):
                 self._fail(
                     f"{key}.engine.{field}", "is for a server that is there already; set `engine.backend: openai`, or remove the key"
                 )
@@ -550,6 +550,9 @@ class Study:
             for field, what in (("model", "the model's name at the server"), ("base_url", "the server's address, up to and with /v1")):
                 if field not in given:
                     self._fail(f"{key}.engine.{field}", f"this key is required with `backend: openai`; give {what}")
+            if engine.max_total_tokens is None and not on_this_machine(engine.base_url):
+                why = "this key is required for a server that is not on this machine"
+                self._fail(f"{key}.engine.max_total_tokens", f"{why}; give the most tokens, prompt and generated, that a job may use there")
         elif model is None:
             valid = nearest("", self.config.models)
             self._fail(f"{key}.model", f"{whose} needs a model of this study ({valid}), or `engine.model` at a server")
@@ -811,7 +814,7 @@ class Study:
 
     def asked_engine(self, model: str | None, engine: JudgeEngine) -> dict:
         """The engine of what asks a model of this study, or one at a server; empty for what asks none."""
-        return {**(self.engine_spec(model) if model else {}), **engine.model_dump(exclude_none=True)}
+        return {**(self.engine_spec(model) if model else {}), **engine.model_dump(exclude_none=True, exclude={"price"})}
 
     def row_judge_spec(self, dataset: str, judge: str) -> dict:
         """What `judge_rows` is told: the judge, and whose rows they are."""
@@ -832,8 +835,8 @@ class Study:
         """What `distil` is told: engine and thinking format of the teacher, sampling, and how many rows are wanted."""
         entry = self.config.datasets[dataset]
         model = entry.teacher.model
-        asked = entry.teacher.model_dump(exclude={"model", "engine", "candidates", "thinking", "needs_trace"})
-        asked |= {"needs_trace": True} if entry.teacher.needs_trace else {}
+        asked = entry.teacher.model_dump(exclude={"model", "engine", "candidates", "thinking", "needs_trace", "check"})
+        asked |= {field: value for field in ("needs_trace", "check") if (value := getattr(entry.teacher, field))}
         thinking = entry.teacher.thinking or (self.config.models[model].thinking if model else Thinking())
         engine = self.asked_engine(model, entry.teacher.engine)
         return {**asked, "dataset": dataset, "limit": entry.limit, "thinking": thinking.model_dump(), "engine": engine}
@@ -1206,6 +1209,10 @@ class Study:
         if prompt and prompt.startswith(UPSTREAM):
             return [self.asset(UPSTREAM_ASSET)]
         return [prompt] if prompt else []
+
+    def teacher_graders(self, dataset: str) -> list[str]:
+        """The graders that a teacher's answers are checked by; answers that are there already are checked anew when these change."""
+        return ["benchmarks/grading.py"] if self.config.datasets[dataset].teacher.check else []
 
     def _told(self, dataset: str) -> list[str]:
         return self.teacher_files(dataset) if self.config.datasets[dataset].teacher else []
