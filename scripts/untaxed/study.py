@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from untaxed.machine import has_gpu, on_this_machine
-from untaxed.prompts import UPSTREAM, UPSTREAM_ASSET, UPSTREAM_STYLES
+from untaxed.prompts import UPSTREAM, UPSTREAM_ASSET, UPSTREAM_JUDGES, UPSTREAM_LIVECODEBENCH, UPSTREAM_STYLES
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
 from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Shift, Thinking, Trainer
 
@@ -321,8 +321,15 @@ class Study:
             self._fail(f"datasets.{name}.responses", f"no way to write responses is called {dataset.responses!r}; {hint}")
         for asset in dataset.assets:
             self._asset(asset, f"datasets.{name}.assets")
+        template = dataset.options.get("template")
+        if str(template).startswith(UPSTREAM):
+            if dataset.adapter != "livecodebench" or template != f"{UPSTREAM}livecodebench":
+                message = f"no authors' wording is known as {template!r}; name a file, or for livecodebench `upstream:livecodebench`"
+                self._fail(f"datasets.{name}.options.template", message)
+            self._asset(UPSTREAM_LIVECODEBENCH[0], f"datasets.{name}.options.template")
         for path in self.dataset_files(name):
-            self._file(path, f"datasets.{name}")
+            if not path.endswith("/asset.json"):
+                self._file(path, f"datasets.{name}")
         if any("local" in source for asset in dataset.assets for source in self._lock[asset].get("sources") or []):
             self._check_own(name)
 
@@ -504,7 +511,13 @@ class Study:
             self._fail(f"{key}.benchmarks", "is empty; name at least one benchmark of the study")
         for benchmark in judge.benchmarks:
             self._named("benchmarks", benchmark, f"{key}.benchmarks")
-        if judge.prompt is not None:
+        if judge.prompt is not None and judge.prompt.startswith(UPSTREAM):
+            known = [wording for wording, (kind, _, _) in UPSTREAM_JUDGES.items() if kind == judge.kind]
+            if judge.prompt.removeprefix(UPSTREAM) not in known:
+                fix = f"valid: {', '.join(UPSTREAM + each for each in known)}" if known else "name a file of prompts/"
+                self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} has no authors' wording {judge.prompt!r}; {fix}")
+            self._asset(UPSTREAM_JUDGES[judge.prompt.removeprefix(UPSTREAM)][1], f"{key}.prompt")
+        elif judge.prompt is not None:
             self._file(judge.prompt, f"{key}.prompt")
         if JUDGES[judge.kind].needs and judge.prompt is None:
             self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
@@ -829,6 +842,9 @@ class Study:
         """What `prepare_dataset` is told; with a teacher, the prompts that it is asked."""
         entry = self.config.datasets[name]
         spec = entry.model_dump(exclude={"assets", "teacher", "of", "filters", "patterns"})
+        if str(entry.options.get("template")).startswith(UPSTREAM):
+            asset, file = UPSTREAM_LIVECODEBENCH
+            spec["options"] = {**entry.options, "template": f"{Path(self.asset(asset)).parent}/{file}"}
         return spec | ({"limit": entry.teacher.candidates or entry.limit} if entry.teacher else {})
 
     def teacher_spec(self, dataset: str) -> dict:
@@ -906,6 +922,9 @@ class Study:
         if engine and not JUDGES[judge.kind].generates:
             engine["backend"] = "transformers"  # whatever `compute` says: probabilities are read with transformers alone
         told = judge.model_dump(exclude={"model", "agreement", "engine"})
+        if (judge.prompt or "").startswith(UPSTREAM):
+            _, asset, file = UPSTREAM_JUDGES[judge.prompt.removeprefix(UPSTREAM)]
+            told["upstream"] = f"{Path(self.asset(asset)).parent}/{file}"
         return {**told, "sampling": self.judge_sampling(name).model_dump(), "judge": name, "engine": engine or None}
 
     def shift_spec(self, run: str) -> dict:
@@ -1142,6 +1161,9 @@ class Study:
         names |= {config.attacks[attack].table for attack in self.attacks_used}
         if any(path == self.asset(UPSTREAM_ASSET) for name in self.datasets_needed for path in self._told(name)):
             names.add(UPSTREAM_ASSET)
+        files = [path for name in self.datasets_needed for path in self.dataset_files(name)]
+        files += [path for judge in {*config.study.judges, *(judge for _, judge in self.row_judges)} for path in self.judge_files(judge)]
+        names |= {Path(path).parent.name for path in files if path.endswith("/asset.json")}
         return sorted(names - {None})
 
     # ---- files and machines a rule asks for ---------------------------------------------------------------------
@@ -1201,7 +1223,10 @@ class Study:
     def dataset_files(self, dataset: str) -> list[str]:
         """The prompt files that a dataset is made with: what builds its answers, and what its prompts are put into."""
         entry = self.config.datasets[dataset]
-        return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [entry.options.get("template")])]
+        template = entry.options.get("template")
+        if str(template).startswith(UPSTREAM):
+            template = self.asset(UPSTREAM_LIVECODEBENCH[0])
+        return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [template])]
 
     def teacher_files(self, dataset: str) -> list[str]:
         """The prompt file that instructs a dataset's teacher: of this repository, or the release's own (`upstream:<style>`); or none."""
@@ -1281,6 +1306,8 @@ class Study:
 
     def judge_files(self, judge: str) -> list[str]:
         prompt = self.config.judges[judge].prompt
+        if (prompt or "").startswith(UPSTREAM):
+            return [self.asset(UPSTREAM_JUDGES[prompt.removeprefix(UPSTREAM)][1])]
         return [prompt] if prompt else []
 
     def judge_code(self, judge: str) -> list[str]:
