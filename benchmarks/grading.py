@@ -31,13 +31,25 @@ def final_answer(text: str) -> str:
     return numbers[-1].replace(",", "") if numbers else ""
 
 
+def readable(answer: str) -> bool:
+    """Whether math-verify finds a mathematical expression in an answer."""
+    from math_verify import parse
+
+    return bool(answer.strip()) and bool(parse(f"${answer}$", parsing_timeout=_seconds()))
+
+
+def _seconds() -> int | None:
+    """The limit on math-verify, whose clock is a signal, so that it works in the main thread alone."""
+    return SECONDS if threading.current_thread() is threading.main_thread() else None
+
+
 def same(answer: str, target: str) -> bool:
     """Whether two mathematical expressions are equal, by math-verify. What takes over SECONDS to compare is not."""
     from math_verify import parse, verify
 
     if answer.strip() == target.strip():
         return bool(answer.strip())
-    seconds = SECONDS if threading.current_thread() is threading.main_thread() else None  # math-verify's clock is a signal
+    seconds = _seconds()
     gold, given = (parse(f"${text}$", parsing_timeout=seconds) for text in (target, answer))
     return bool(gold) and bool(given) and verify(gold, given, timeout_seconds=seconds)
 

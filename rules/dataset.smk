@@ -48,6 +48,7 @@ rule distil:
         rows=lambda wildcards: STUDY.prepared(wildcards.dataset),
         model=lambda wildcards: STUDY.teacher_models(wildcards.dataset),
         texts=lambda wildcards: STUDY.teacher_files(wildcards.dataset),
+        graders=lambda wildcards: STUDY.teacher_graders(wildcards.dataset),
     output:
         rows=f"{RESULTS}/distilled/{{dataset}}/rows.jsonl",
         report=f"{RESULTS}/distilled/{{dataset}}/report.json",

@@ -1,4 +1,4 @@
-"""Write the generated blocks of docs/ARTIFACT.md: claims beside commands, costs and tolerances; costs of figures and tables; licences.
+"""Write the generated blocks of docs/ARTIFACT.md: claims beside commands, costs and tolerances; costs of all results; servers; licences.
 
 python scripts/artifact.py
 """
@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--lock", default="assets.lock.yaml", help="where the licences stand")
     options = parser.parse_args(arguments)
 
-    from untaxed.artifact import claims_table, costs_table, fill, licence_table
+    from untaxed.artifact import bills_table, claims_table, costs_table, fill, licence_table
     from untaxed.assets import load_lock
     from untaxed.budget import budget
     from untaxed.claims import read_claims
@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> None:
     blocks = {
         "claims": claims_table(read_claims(options.claims)["claims"], study, found),
         "costs": costs_table(found),
+        "servers": bills_table(found),
         "licences": licence_table(load_lock(options.lock)),
     }
     write_text(options.page, fill(options.page.read_text(encoding="utf-8"), blocks, str(options.page)))

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
         "--spec",
         required=True,
         type=json.loads,
-        help="teacher as JSON: engine, thinking, prompt, delivery, sampling, truncated, seed, limit",
+        help="teacher as JSON: engine, thinking, prompt, delivery, sampling, truncated, needs_trace, check, seed, limit",
     )
     parser.add_argument("--rows", required=True, help="rows whose prompts are asked (JSON Lines)")
     parser.add_argument("--model", help="folder of the teacher, unless a server has it")
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--work-file", required=True, help="answers so far; the same call goes on from it")
     options = parser.parse_args(arguments)
 
-    from untaxed.distillation import assemble, build_requests
+    from untaxed.distillation import assemble, build_requests, open_check
     from untaxed.engine import Sampling, generate_resumable, open_engine
     from untaxed.lengths import response_characters
     from untaxed.prompts import read_teacher_prompt
@@ -38,13 +38,14 @@ def main(arguments: list[str]) -> None:
 
     spec = options.spec
     rows = list(read_jsonl(options.rows))
+    check = open_check(spec.get("check"), rows, spec.get("dataset", ""))
     instruction, version = read_teacher_prompt(spec.get("prompt"), options.upstream)
     thinking = ThinkingFormat(**spec["thinking"]) if spec.get("thinking") else None
     engine_spec = {**spec["engine"], "thinking": spec.get("thinking") or {}, "key": f"datasets.{spec.get('dataset')}.teacher.engine"}
     with open_engine(engine_spec | ({"model": options.model} if options.model else {})) as engine:
         requests = build_requests(rows, spec.get("seed", 0), instruction, spec.get("delivery", "user"))
         answers = generate_resumable(engine, requests, Sampling(**spec.get("sampling", {})), options.work_file)
-    distilled, report = assemble(rows, answers, thinking, spec.get("truncated", "drop"), spec.get("needs_trace", False))
+    distilled, report = assemble(rows, answers, thinking, spec.get("truncated", "drop"), spec.get("needs_trace", False), check)
     if engine.keep_log:
         report["calls"] = summarise(options.work_file, spec["engine"].get("max_total_tokens"))
     limit = spec.get("limit")

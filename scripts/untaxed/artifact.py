@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from untaxed.assets import Asset
-from untaxed.budget import GIB, Budget
+from untaxed.budget import GIB, MILLION, Budget, total_bill
 from untaxed.cards import NOT_COMMERCIAL, hub_licence
 from untaxed.claims import SHOWN, bases, counts, table
 from untaxed.records import UserError, read_json, read_yaml
@@ -97,6 +97,23 @@ def costs_table(found: Budget) -> list[str]:
         )
     total = found.total
     lines.append(_row("**all**", "all", f"{total.jobs:,}", f"{total.hours:,.1f}", "", f"{total.disk / GIB:,.0f}"))
+    return lines
+
+
+def bills_table(found: Budget) -> list[str]:
+    """What is asked of servers on other machines: tokens, price where the configuration states one, and what the caps allow."""
+    lines = _head(
+        "asked by", "model", "at", "jobs", "M tokens of prompts", "M tokens generated", "USD", "at most, M tokens", "at most, USD"
+    )
+
+    def usd(amount: float | None) -> str:
+        return "" if amount is None else f"{amount:,.2f}"
+
+    for bill in [*found.bills, total_bill(found.bills)]:
+        tokens = f"{bill.prompt / MILLION:,.2f}", f"{bill.generated / MILLION:,.2f}"
+        most = f"{bill.most / MILLION:,.1f}", usd(bill.most_usd)
+        who = f"`{bill.who}`" if bill.model else "**total**"
+        lines.append(_row(who, bill.model, bill.host, f"{bill.jobs:,}", *tokens, usd(bill.usd), *most))
     return lines
 
 

@@ -4,9 +4,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from untaxed.machine import on_this_machine
+from untaxed.prompts import UPSTREAM
 from untaxed.records import UserError, read_jsonl
-from untaxed.schema import AttackModel, Tokens
+from untaxed.schema import AttackModel, JudgeEngine, Tokens
 from untaxed.study import Study
 
 STAGES = (
@@ -28,12 +31,29 @@ ROWS = 1000  # of an asset whose rows nobody has stated
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRAINING_BYTES = 12  # of resumable state per parameter: fp32 weights and Adam's two moments
 GIB = 2**30
+MILLION = 10**6  # tokens, of which servers state a price
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a job asks of a server on another machine: tokens of prompts and answers, its cap (both together), and USD per million of each.
+
+    `who` is the key of the configuration that asks. Retries, and tokens that a server adds by itself, are not counted.
+    """
+
+    who: str
+    model: str
+    host: str
+    prompt: float
+    generated: float
+    cap: int
+    price: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job: the tokens it generates, reads (prefill) and trains on, counted as those of the model whose throughput is stated, and the
-    bytes of what it leaves. `prepare` and `results` are stages of jobs that run no model.
+    """One job: the tokens it generates, reads (prefill) and trains on, counted as those of the model whose throughput is stated, the bytes
+    of what it leaves, and what it asks of servers elsewhere. `prepare` and `results` are stages of jobs that run no model.
     """
 
     stage: str
@@ -42,6 +62,25 @@ class Job:
     prefill: float = 0
     train: float = 0
     disk: float = 0
+    asked: tuple[Asked, ...] = ()
+
+
+@dataclass
+class Bill:
+    """What all jobs of one key ask of a server, and at worst: until every job has met its cap, all of it at the dearer price.
+
+    `usd` and `most_usd` are None where the configuration states no price.
+    """
+
+    who: str
+    model: str
+    host: str
+    jobs: int
+    prompt: float
+    generated: float
+    most: int
+    usd: float | None
+    most_usd: float | None
 
 
 @dataclass
@@ -80,6 +119,7 @@ class Budget:
     training_bytes: float
     unverified: list[str]
     sources: list[tuple[str, int, Tokens, str]] = field(default_factory=list)
+    bills: list[Bill] = field(default_factory=list)
 
 
 class Counter:
@@ -151,8 +191,8 @@ class Counter:
         return rows * (tokens.prompt + tokens.reasoning + tokens.answer) * CHARACTERS_PER_TOKEN
 
     def template(self, path: str | None) -> float:
-        """Tokens of a prompt file."""
-        return (self.study.root / path).stat().st_size / CHARACTERS_PER_TOKEN if path else 0
+        """Tokens of a prompt file; none of one that is fetched at run time."""
+        return (self.study.root / path).stat().st_size / CHARACTERS_PER_TOKEN if path and not path.startswith(UPSTREAM) else 0
 
 
 def _measure(path: Path) -> tuple[int, Tokens]:
@@ -173,33 +213,52 @@ def rewrite_job(study: Study, count: Counter, dataset: str, model: str, refineme
     entry = study.config.refinements[refinement]
     read = sum(count.template(entry.prompts[piece]) + tokens.prompt + getattr(tokens, piece) for piece in entry.pieces)
     written = sum(min(getattr(count.compute.tokens.rewritten, piece), entry.sampling.max_new_tokens) for piece in entry.pieces)
-    return _asked("rewrite", f"{dataset}/{model}/{refinement}", rows * written, rows * read, count.scale(model))
+    who = f"refinements.{refinement}"
+    return asking("rewrite", f"{dataset}/{model}/{refinement}", count, rows * written, rows * read, who, model, JudgeEngine())
 
 
-def _asked(stage: str, name: str, generate: float, prefill: float, scale: float = 1.0) -> Job:
-    """A job that asks a model for text, and keeps what it wrote."""
-    return Job(stage, name, generate * scale, prefill * scale, disk=generate * CHARACTERS_PER_TOKEN)
+def asking(stage: str, name: str, count: Counter, generate: float, prefill: float, who: str, model: str | None, engine: JudgeEngine) -> Job:
+    """A job that asks a model of the study, or one at a server, and keeps what it wrote. A server takes no device time from us."""
+    disk = generate * CHARACTERS_PER_TOKEN
+    if model is None:
+        return Job(stage, name, disk=disk, asked=served(who, engine, prefill, generate))
+    return Job(stage, name, generate * count.scale(model), prefill * count.scale(model), disk=disk)
+
+
+def served(who: str, engine: JudgeEngine, prompt: float, generated: float) -> tuple[Asked, ...]:
+    """What is asked of a server on another machine; nothing where the server is on this one."""
+    if on_this_machine(engine.base_url):
+        return ()
+    price = (engine.price.input, engine.price.output) if engine.price else None
+    host = urlsplit(engine.base_url).hostname or ""
+    return (Asked(who, engine.model, host, prompt, generated, engine.max_total_tokens, price),)
 
 
 def distil_job(study: Study, count: Counter, dataset: str) -> Job:
-    """The teacher reads every prompt and writes a trace and an answer; one at a server costs nothing here."""
-    entry, tokens = study.config.datasets[dataset], count.data(dataset)[1]
-    if entry.teacher.model is None:
-        return Job("distil", dataset)
-    asked = entry.teacher.candidates or count.data(dataset)[0]
-    written = min(tokens.reasoning + tokens.answer, entry.teacher.sampling.max_new_tokens)
-    if entry.teacher.model is None:
-        return Job("distil", dataset, disk=asked * written * CHARACTERS_PER_TOKEN)
-    return _asked("distil", dataset, asked * written, asked * tokens.prompt, count.scale(entry.teacher.model))
+    """The teacher reads every prompt, after its instruction, and writes a trace and an answer."""
+    teacher, tokens = study.config.datasets[dataset].teacher, count.data(dataset)[1]
+    asked = teacher.candidates or count.data(dataset)[0]
+    written = min(tokens.reasoning + tokens.answer, teacher.sampling.max_new_tokens)
+    read = count.template(teacher.prompt) + tokens.prompt
+    return asking("distil", dataset, count, asked * written, asked * read, f"datasets.{dataset}.teacher", teacher.model, teacher.engine)
+
+
+def _judging(stage: str, name: str, study: Study, count: Counter, judge: str, asked: float, read: float) -> Job:
+    """A judge that asks a model reads `read` tokens in all, and its prompt `asked` times; writes at its longest. Phrases cost nothing."""
+    from untaxed.judges import JUDGES
+
+    entry = study.config.judges[judge]
+    if not JUDGES[entry.kind].build:
+        return Job(stage, name)
+    written, read = asked * study.judge_sampling(judge).max_new_tokens, asked * count.template(entry.prompt) + read
+    return asking(stage, name, count, written, read, f"judges.{judge}", entry.model, entry.engine)
 
 
 def row_judge_job(study: Study, count: Counter, dataset: str, judge: str) -> Job:
     """A judge reads every row of a dataset that filters choose from."""
-    entry, (rows, tokens, _) = study.config.judges[judge], count.data(dataset)
-    if entry.model is None:
-        return Job("filter", f"{dataset}/{judge}")
-    read = count.template(entry.prompt) + tokens.prompt + tokens.reasoning + tokens.answer
-    return _asked("filter", f"{dataset}/{judge}", rows * study.judge_sampling(judge).max_new_tokens, rows * read, count.scale(entry.model))
+    rows, tokens, _ = count.data(dataset)
+    read = rows * (tokens.prompt + tokens.reasoning + tokens.answer)
+    return _judging("filter", f"{dataset}/{judge}", study, count, judge, rows, read)
 
 
 def training_tokens(count: Counter, spec: dict) -> float:
@@ -224,13 +283,13 @@ def evaluate_job(study: Study, count: Counter, run: str) -> Job:
         asked = count.items(name) * entry.repeats
         generate += asked * count.generated(name)
         prefill += asked * count.data(entry.dataset)[1].prompt
-    return _asked("evaluate", run, generate, prefill, count.scale(study.runs[run]["model"]))
+    return asking("evaluate", run, count, generate, prefill, run, study.runs[run]["model"], JudgeEngine())
 
 
 def attack_job(study: Study, count: Counter, benchmark: str, run: str | None) -> Job:
     """An attack on all rows of a benchmark, of one run where it asks the model under test; PAIR at its longest, for it ends at a success.
 
-    Models at a server cost nothing here.
+    The target is always here; the other two may be at a server.
     """
     from untaxed.attacks import SAMPLING
 
@@ -241,10 +300,9 @@ def attack_job(study: Study, count: Counter, benchmark: str, run: str | None) ->
     def written(asked: AttackModel | None, role: str) -> int:
         return asked.sampling.max_new_tokens if asked and asked.sampling else SAMPLING[role]["max_new_tokens"]
 
-    calls: list[tuple[str | None, float, float]] = []  # of one row: model, tokens written, tokens read
+    calls: list[tuple[str, AttackModel, float, float]] = []  # of one row: role, whom it asks, tokens written, tokens read
     if attack.kind == "pap-generated":
-        read = count.template(attack.attacker.prompt) + prompt
-        calls = [(attack.attacker.model, written(attack.attacker, "attacker"), read)]
+        calls = [("attacker", attack.attacker, written(attack.attacker, "attacker"), count.template(attack.attacker.prompt) + prompt)]
     elif attack.kind == "pair":
         turns, attacked = attack.streams * attack.iterations, written(attack.attacker, "attacker")
         limit = attack.target.sampling.max_new_tokens if attack.target.sampling else SAMPLING["target"]["max_new_tokens"]
@@ -252,38 +310,33 @@ def attack_job(study: Study, count: Counter, benchmark: str, run: str | None) ->
         seen = count.template(attack.attacker.prompt) + prompt + attack.keep_last_n * (attacked + answered)
         judged = count.template(attack.judge.prompt) + attacked + answered
         calls = [
-            (attack.attacker.model, turns * attacked, turns * seen),
-            (study.runs[run]["model"], turns * answered, turns * attacked),
-            (attack.judge.model, turns * written(attack.judge, "judge"), turns * judged),
+            ("attacker", attack.attacker, turns * attacked, turns * seen),
+            ("target", AttackModel(model=study.runs[run]["model"]), turns * answered, turns * attacked),
         ]
-    here = [(count.items(benchmark) * count.scale(model), generate, prefill) for model, generate, prefill in calls if model]
+        calls += [] if attack.judge.phrases else [("judge", attack.judge, turns * written(attack.judge, "judge"), turns * judged)]
+    items = count.items(benchmark)
+    here = [(items * count.scale(asked.model), generate, prefill) for _, asked, generate, prefill in calls if asked.model]
+    there: list[Asked] = []
+    for role, asked, generate, prefill in calls:
+        if asked.model is None:
+            there += served(f"attacks.{entry.attack}.{role}", asked.engine, items * prefill, items * generate)
     generate, prefill = (sum(rows * pair[place] for rows, *pair in here) for place in (0, 1))
-    return Job("attack", name, generate, prefill, disk=count.items(benchmark) * 2 * prompt * CHARACTERS_PER_TOKEN)
+    return Job("attack", name, generate, prefill, disk=items * 2 * prompt * CHARACTERS_PER_TOKEN, asked=tuple(there))
 
 
 def judge_job(study: Study, count: Counter, judge: str, run: str) -> Job:
     """A judge that asks a model reads prompt and generation of every item; the others cost nothing that counts."""
-    entry = study.config.judges[judge]
-    name, written = f"{run}/{judge}", study.judge_sampling(judge).max_new_tokens
-    if entry.model is None:
-        return Job("judge", name)
-    generate = prefill = 0.0
-    for benchmark in set(entry.benchmarks) & set(study.suites[run]):
-        asked = count.items(benchmark) * study.config.benchmarks[benchmark].repeats
-        prompt = count.data(study.config.benchmarks[benchmark].dataset)[1].prompt
-        generate += asked * written
-        prefill += asked * (count.template(entry.prompt) + prompt + count.generated(benchmark))
-    return _asked("judge", name, generate, prefill, count.scale(entry.model))
+    asked = read = 0.0
+    for benchmark in set(study.config.judges[judge].benchmarks) & set(study.suites[run]):
+        items = count.items(benchmark) * study.config.benchmarks[benchmark].repeats
+        asked += items
+        read += items * (count.data(study.config.benchmarks[benchmark].dataset)[1].prompt + count.generated(benchmark))
+    return _judging("judge", f"{run}/{judge}", study, count, judge, asked, read)
 
 
 def agreement_job(study: Study, count: Counter, judge: str) -> Job:
-    entry = study.config.judges[judge]
-    if entry.model is None:
-        return Job("agreement", judge)
     rows = study.config.agreement.limit or study.asset_rows(study.labelled(judge)) or ROWS
-    written, tokens = study.judge_sampling(judge).max_new_tokens, Tokens()
-    read = count.template(entry.prompt) + tokens.prompt + tokens.answer
-    return _asked("agreement", judge, rows * written, rows * read, count.scale(entry.model))
+    return _judging("agreement", judge, study, count, judge, rows, rows * (Tokens().prompt + Tokens().answer))
 
 
 def shift_job(study: Study, count: Counter, run: str, spec: dict) -> Job:
@@ -440,6 +493,23 @@ def hours(study: Study, job: Job) -> float:
     return (seconds + devices * compute.start_seconds) / 3600 if seconds else 0.0
 
 
+def bills(jobs: Iterable[Job]) -> list[Bill]:
+    """What jobs ask of servers elsewhere, by the key that asks, in its order."""
+    found: dict[str, list[Asked]] = {}
+    for job in jobs:
+        for asked in job.asked:
+            found.setdefault(asked.who, []).append(asked)
+    lines = []
+    for who, asked in sorted(found.items()):
+        one, prompt, generated = asked[0], sum(each.prompt for each in asked), sum(each.generated for each in asked)
+        most, price = sum(each.cap for each in asked), one.price
+        usd = (prompt * price[0] + generated * price[1]) / MILLION if price else None
+        lines.append(
+            Bill(who, one.model, one.host, len(asked), prompt, generated, most, usd, most * max(price) / MILLION if price else None)
+        )
+    return lines
+
+
 def _row(name: str, study: Study, jobs: Collection[Job]) -> Row:
     return Row(name, len(jobs), sum(hours(study, job) for job in jobs), sum(job.disk for job in jobs))
 
@@ -469,6 +539,7 @@ def budget(study: Study, prepared: bool = True) -> Budget:
         training_bytes=max((config.models[run["model"]].parameters for run in study.trained.values()), default=0) * TRAINING_BYTES,
         unverified=[name for name in study.assets_needed if study.asset_unverified(name)],
         sources=[(name, *count.data(name)) for name in study.datasets_used],
+        bills=bills(jobs),
     )
 
 
@@ -522,6 +593,7 @@ def render(found: Budget) -> str:
         for result in shown:
             lines.append(f"{line(result.row)}{result.shared_hours:>14,.2f}  {', '.join(result.experiments) or 'all experiments'}")
         lines += [""] if shown else []
+    lines += _render_bills(found.bills)
     lines += [
         "A line is what making that alone costs, by `snakemake <its name>` in an empty folder. What several lines need (`of it shared`)",
         "runs once, so lines add up to more than the total, which has the claims and the cards too. `prepare` and `results` run no model.",
@@ -534,3 +606,40 @@ def render(found: Budget) -> str:
     if found.unverified:
         lines += ["", f"Not verified, so not fetched before scripts/lock_assets.py has run: {', '.join(found.unverified)}"]
     return "\n".join(lines)
+
+
+def _usd(amount: float | None) -> str:
+    return "no price" if amount is None else f"{amount:,.2f}"
+
+
+def _render_bills(found: list[Bill]) -> list[str]:
+    """What is asked of servers on other machines: tokens, price, and the most that the caps allow."""
+    if not found:
+        return []
+
+    def line(bill: Bill) -> str:
+        tokens = f"{bill.prompt / MILLION:>9,.2f}{bill.generated / MILLION:>11,.2f}{_usd(bill.usd):>11}"
+        over = "; MORE THAN ITS CAP" if bill.prompt + bill.generated > bill.most else ""
+        at = f"  {bill.model} at {bill.host}{over}" if bill.model else ""
+        return f"{bill.who:44}{bill.jobs:>6,}{tokens}{bill.most / MILLION:>10,.1f}{_usd(bill.most_usd):>11}{at}"
+
+    head = f"{'asked of servers, in M tokens':44}{'jobs':>6}{'prompt':>9}{'generated':>11}{'USD':>11}{'at most':>10}{'USD':>11}  model"
+    return [head, *map(line, [*found, total_bill(found)]), *BILL_NOTES, ""]
+
+
+def total_bill(found: list[Bill]) -> Bill:
+    """The sum of all bills; its price is None where one of them has none."""
+
+    def total(amounts: Iterable[float | None]) -> float | None:
+        known = list(amounts)
+        return None if None in known else sum(known)
+
+    jobs, prompt, generated, most = (sum(getattr(bill, part) for bill in found) for part in ("jobs", "prompt", "generated", "most"))
+    return Bill("total", "", "", jobs, prompt, generated, most, total(bill.usd for bill in found), total(bill.most_usd for bill in found))
+
+
+BILL_NOTES = (
+    "`prompt` and `generated` are estimates from the tokens below, judges and the models of PAIR at their longest. `at most` is",
+    "`max_total_tokens` of all these jobs, prompt and generated together, at the dearer of the two prices. An `engine` states its price as",
+    "`price: {input: …, output: …}`, USD per million tokens; where none is stated, none is assumed. GPU-hours hold nothing of this.",
+)

@@ -448,14 +448,16 @@ def livecodebench(
 
     Fields question_content, question_id, contest_date, starter_code, platform, difficulty, and as JSON texts public_test_cases,
     private_test_cases and metadata ({func_name}); read in its loader and on its page, not verified from here. `template` is a YAML file
-    with two ways to ask, `stdin` and `function`. The tests stand compressed in meta; the target counts and names them. Raises UserError
+    with two ways to ask, `stdin` and `function`, or LiveCodeBench's own source with them (a .py file, which is never run).
+    The tests stand compressed in meta; the target counts and names them. Raises UserError
     when hidden tests are neither JSON nor a pickle of one text (as the lite release's are; `text_of_pickle`), or when `problems` is another
     number.
     """
     from untaxed.judges import fill
     from untaxed.programs import pack
+    from untaxed.prompts import upstream_livecodebench
 
-    ask, rows = read_yaml(template), []
+    ask, rows = upstream_livecodebench(template) if template.endswith(".py") else read_yaml(template), []
     for path in sorted(p for p in folder.rglob("*") if p.name != "asset.json" and set(p.suffixes) & set(SUFFIXES)):
         for record in read_table(path):
             if not start <= str(_field(record, "contest_date"))[:10] <= end:

@@ -84,6 +84,18 @@ def has_gpu() -> bool:
     return visible_gpus() > 0
 
 
+def on_this_machine(address: str) -> bool:
+    """Whether a URL names this machine itself: localhost, or a loopback address. A name that only resolves to one does not count."""
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    try:
+        host = urlsplit(address).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def use_vllm(kv_cache_gib: int | None = None, threads: int | None = None) -> None:
     """Set what vLLM reads from the environment as it starts; what the user has exported stays.
 

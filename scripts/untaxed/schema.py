@@ -39,13 +39,21 @@ class Sampling(Strict):
     max_new_tokens: Count = 1024
 
 
+class Price(Strict):
+    """What a server charges, in USD per million tokens: `input` for prompts, `output` for what it generates (its thoughts too)."""
+
+    input: Annotated[float, BeforeValidator(_number), Field(ge=0)]
+    output: Annotated[float, BeforeValidator(_number), Field(ge=0)]
+
+
 class JudgeEngine(Strict):
     """What the answers of a judge, a teacher or an attack's model come from, where it is not as `compute` says; see `engine.open_engine`.
 
     A server with OpenAI's interface: `backend: openai`, `base_url` (up to and with /v1), `model` (its name there), `api_key_env` (the
     environment variable that holds the key). A model that runs here keeps `backend`, `dtype`, `batch_size`, `max_model_len`;
     `backend: serve` asks it through a vLLM server that the job starts and stops. `max_total_tokens` caps what all calls of a job may use,
-    prompt and generated, over all its restarts.
+    prompt and generated, over all its restarts; a server on another machine needs one. `price` is for the budget alone: nobody has
+    stated one here, because prices change.
     """
 
     backend: Literal["auto", "transformers", "vllm", "serve", "openai"] | None = None
@@ -62,6 +70,7 @@ class JudgeEngine(Strict):
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
     max_total_tokens: Count | None = None
+    price: Price | None = None
     send_seed: bool | None = None
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     extra_body: dict[str, Any] | None = None
@@ -74,7 +83,8 @@ class Teacher(Strict):
     with an instruction: it stands before the query in the user's turn (`delivery: user`), or is a system message. `thinking` says how
     the teacher marks its trace where the instruction decides that, not the model (default: the model's own).
     The teacher is a `model` of this study, or one at a server (`engine.model`). With `needs_trace` an answer without one is no row: some
-    servers keep their model's thoughts to themselves.
+    servers keep their model's thoughts to themselves. `check: math` keeps a row only where the teacher's final answer equals the row's
+    own target, by the grader of benchmarks/math.yaml.
     """
 
     model: str | None = None
@@ -86,6 +96,7 @@ class Teacher(Strict):
     sampling: Sampling = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=1024)
     truncated: Literal["drop", "trim"] = "drop"
     needs_trace: bool = False
+    check: Literal["math"] | None = None
     seed: int = 0
 
 

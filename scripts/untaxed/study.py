@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from untaxed.machine import has_gpu
-from untaxed.prompts import UPSTREAM, UPSTREAM_ASSET, UPSTREAM_STYLES
+from untaxed.machine import has_gpu, on_this_machine
+from untaxed.prompts import UPSTREAM, UPSTREAM_ASSET, UPSTREAM_JUDGES, UPSTREAM_LIVECODEBENCH, UPSTREAM_STYLES
 from untaxed.records import UserError, fingerprint, nearest, read_yaml
 from untaxed.schema import AttackModel, Config, Dataset, JudgeEngine, Mix, Recipe, Sampling, Shift, Thinking, Trainer
 
@@ -321,8 +321,15 @@ class Study:
             self._fail(f"datasets.{name}.responses", f"no way to write responses is called {dataset.responses!r}; {hint}")
         for asset in dataset.assets:
             self._asset(asset, f"datasets.{name}.assets")
+        template = dataset.options.get("template")
+        if str(template).startswith(UPSTREAM):
+            if dataset.adapter != "livecodebench" or template != f"{UPSTREAM}livecodebench":
+                message = f"no authors' wording is known as {template!r}; name a file, or for livecodebench `upstream:livecodebench`"
+                self._fail(f"datasets.{name}.options.template", message)
+            self._asset(UPSTREAM_LIVECODEBENCH[0], f"datasets.{name}.options.template")
         for path in self.dataset_files(name):
-            self._file(path, f"datasets.{name}")
+            if not path.endswith("/asset.json"):
+                self._file(path, f"datasets.{name}")
         if any("local" in source for asset in dataset.assets for source in self._lock[asset].get("sources") or []):
             self._check_own(name)
 
@@ -512,7 +519,13 @@ class Study:
             self._fail(f"{key}.benchmarks", "is empty; name at least one benchmark of the study")
         for benchmark in judge.benchmarks:
             self._named("benchmarks", benchmark, f"{key}.benchmarks")
-        if judge.prompt is not None:
+        if judge.prompt is not None and judge.prompt.startswith(UPSTREAM):
+            known = [wording for wording, (kind, _, _) in UPSTREAM_JUDGES.items() if kind == judge.kind]
+            if judge.prompt.removeprefix(UPSTREAM) not in known:
+                fix = f"valid: {', '.join(UPSTREAM + each for each in known)}" if known else "name a file of prompts/"
+                self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} has no authors' wording {judge.prompt!r}; {fix}")
+            self._asset(UPSTREAM_JUDGES[judge.prompt.removeprefix(UPSTREAM)][1], f"{key}.prompt")
+        elif judge.prompt is not None:
             self._file(judge.prompt, f"{key}.prompt")
         if JUDGES[judge.kind].needs and judge.prompt is None:
             self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
@@ -545,7 +558,7 @@ class Study:
         for field in sorted(given - {"backend"}):
             if server and field in ("dtype", "batch_size", "max_model_len", "start_timeout_s"):
                 self._fail(f"{key}.engine.{field}", "is for a model that runs here; remove the key")
-            if own and field in ("model", "base_url", "api_key_env"):
+            if own and field in ("model", "base_url", "api_key_env", "price"):
                 self._fail(
                     f"{key}.engine.{field}", "is for a server that is there already; set `engine.backend: openai`, or remove the key"
                 )
@@ -558,6 +571,9 @@ class Study:
             for field, what in (("model", "the model's name at the server"), ("base_url", "the server's address, up to and with /v1")):
                 if field not in given:
                     self._fail(f"{key}.engine.{field}", f"this key is required with `backend: openai`; give {what}")
+            if engine.max_total_tokens is None and not on_this_machine(engine.base_url):
+                why = "this key is required for a server that is not on this machine"
+                self._fail(f"{key}.engine.max_total_tokens", f"{why}; give the most tokens, prompt and generated, that a job may use there")
         elif model is None:
             valid = nearest("", self.config.models)
             self._fail(f"{key}.model", f"{whose} needs a model of this study ({valid}), or `engine.model` at a server")
@@ -826,7 +842,7 @@ class Study:
 
     def asked_engine(self, model: str | None, engine: JudgeEngine) -> dict:
         """The engine of what asks a model of this study, or one at a server; empty for what asks none."""
-        return {**(self.engine_spec(model) if model else {}), **engine.model_dump(exclude_none=True)}
+        return {**(self.engine_spec(model) if model else {}), **engine.model_dump(exclude_none=True, exclude={"price"})}
 
     def row_judge_spec(self, dataset: str, judge: str) -> dict:
         """What `judge_rows` is told: the judge, and whose rows they are."""
@@ -841,14 +857,17 @@ class Study:
         """What `prepare_dataset` is told; with a teacher, the prompts that it is asked."""
         entry = self.config.datasets[name]
         spec = entry.model_dump(exclude={"assets", "teacher", "of", "filters", "patterns"})
+        if str(entry.options.get("template")).startswith(UPSTREAM):
+            asset, file = UPSTREAM_LIVECODEBENCH
+            spec["options"] = {**entry.options, "template": f"{Path(self.asset(asset)).parent}/{file}"}
         return spec | ({"limit": entry.teacher.candidates or entry.limit} if entry.teacher else {})
 
     def teacher_spec(self, dataset: str) -> dict:
         """What `distil` is told: engine and thinking format of the teacher, sampling, and how many rows are wanted."""
         entry = self.config.datasets[dataset]
         model = entry.teacher.model
-        asked = entry.teacher.model_dump(exclude={"model", "engine", "candidates", "thinking", "needs_trace"})
-        asked |= {"needs_trace": True} if entry.teacher.needs_trace else {}
+        asked = entry.teacher.model_dump(exclude={"model", "engine", "candidates", "thinking", "needs_trace", "check"})
+        asked |= {field: value for field in ("needs_trace", "check") if (value := getattr(entry.teacher, field))}
         thinking = entry.teacher.thinking or (self.config.models[model].thinking if model else Thinking())
         engine = self.asked_engine(model, entry.teacher.engine)
         return {**asked, "dataset": dataset, "limit": entry.limit, "thinking": thinking.model_dump(), "engine": engine}
@@ -918,6 +937,9 @@ class Study:
         if engine and not JUDGES[judge.kind].generates:
             engine["backend"] = "transformers"  # whatever `compute` says: probabilities are read with transformers alone
         told = judge.model_dump(exclude={"model", "agreement", "engine"})
+        if (judge.prompt or "").startswith(UPSTREAM):
+            _, asset, file = UPSTREAM_JUDGES[judge.prompt.removeprefix(UPSTREAM)]
+            told["upstream"] = f"{Path(self.asset(asset)).parent}/{file}"
         return {**told, "sampling": self.judge_sampling(name).model_dump(), "judge": name, "engine": engine or None}
 
     def shift_spec(self, run: str) -> dict:
@@ -1128,15 +1150,16 @@ class Study:
             return self.assets_needed
         if "agreement" in reads:
             judges = part.agreement_judges()
-            return [*self._assets_behind((), {self.config.judges[judge].model for judge in judges}), *map(self.labelled, judges)]
+            return [*self._assets_behind((), {self.config.judges[judge].model for judge in judges}, judges), *map(self.labelled, judges)]
         return self._assets_behind(self.datasets_shown(catalogue, name), {self.tokenizer(catalogue, name)})
 
-    def _assets_behind(self, datasets: Iterable[str], models: set[str | None]) -> list[str]:
-        """The assets that datasets and models are made from."""
+    def _assets_behind(self, datasets: Iterable[str], models: set[str | None], judges: Iterable[str] = ()) -> list[str]:
+        """The assets that datasets, with the judges of their rows, models and judges are made from."""
         made = self._made_from(models | self._makers(datasets))
         prepared = self._prepared_for({*datasets, *(each for model in made for each in self._staged(model))})
         names = {asset for name in prepared for asset in self.config.datasets[name].assets}
-        return sorted((names | {self.config.models[model].asset for model in made} | self._upstream_assets(prepared)) - {None})
+        judges = {*judges, *(judge for name in datasets for judge in self.row_judges_of(self.config.datasets[name]))}
+        return sorted((names | {self.config.models[model].asset for model in made} | self._upstream_assets(prepared, judges)) - {None})
 
     @cached_property
     def shown(self) -> list[tuple[str, str]]:
@@ -1216,11 +1239,14 @@ class Study:
         names |= {config.models[model].asset for model in self.models_needed}
         names |= {self.labelled(judge) for judge in self.agreement_judges()}
         names |= {config.attacks[attack].table for attack in self.attacks_used}
-        return sorted((names | self._upstream_assets(self.datasets_needed)) - {None})
+        judges = {*config.study.judges, *(judge for _, judge in self.row_judges)}
+        return sorted((names | self._upstream_assets(self.datasets_needed, judges)) - {None})
 
-    def _upstream_assets(self, datasets: Iterable[str]) -> set[str]:
-        """The release's prompts, where a teacher of these datasets is told one."""
-        return {UPSTREAM_ASSET for name in datasets if self.asset(UPSTREAM_ASSET) in self._told(name)}
+    def _upstream_assets(self, datasets: Iterable[str], judges: Iterable[str]) -> set[str]:
+        """The authors' sources, where a teacher or a prompt of these datasets, or one of these judges, asks in their words."""
+        files = [path for name in datasets for path in (*self._told(name), *self.dataset_files(name))]
+        files += [path for judge in judges for path in self.judge_files(judge)]
+        return {Path(path).parent.name for path in files if path.endswith("/asset.json")}
 
     # ---- files and machines a rule asks for ---------------------------------------------------------------------
 
@@ -1279,7 +1305,10 @@ class Study:
     def dataset_files(self, dataset: str) -> list[str]:
         """The prompt files that a dataset is made with: what builds its answers, and what its prompts are put into."""
         entry = self.config.datasets[dataset]
-        return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [entry.options.get("template")])]
+        template = entry.options.get("template")
+        if str(template).startswith(UPSTREAM):
+            template = self.asset(UPSTREAM_LIVECODEBENCH[0])
+        return [*([f"prompts/{entry.responses}.yaml"] if entry.responses else []), *filter(None, [template])]
 
     def teacher_files(self, dataset: str) -> list[str]:
         """The prompt file that instructs a dataset's teacher: of this repository, or the release's own (`upstream:<style>`); or none."""
@@ -1287,6 +1316,10 @@ class Study:
         if prompt and prompt.startswith(UPSTREAM):
             return [self.asset(UPSTREAM_ASSET)]
         return [prompt] if prompt else []
+
+    def teacher_graders(self, dataset: str) -> list[str]:
+        """The graders that a teacher's answers are checked by; answers that are there already are checked anew when these change."""
+        return ["benchmarks/grading.py"] if self.config.datasets[dataset].teacher.check else []
 
     def _told(self, dataset: str) -> list[str]:
         return self.teacher_files(dataset) if self.config.datasets[dataset].teacher else []
@@ -1355,6 +1388,8 @@ class Study:
 
     def judge_files(self, judge: str) -> list[str]:
         prompt = self.config.judges[judge].prompt
+        if (prompt or "").startswith(UPSTREAM):
+            return [self.asset(UPSTREAM_JUDGES[prompt.removeprefix(UPSTREAM)][1])]
         return [prompt] if prompt else []
 
     def judge_code(self, judge: str) -> list[str]:

@@ -1,10 +1,11 @@
 """The budget against sums worked by hand for a study of five runs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from untaxed.budget import GIB, Counter, Needs, attack_job, budget, hours, render, row_judge_job, summary
+from untaxed.budget import GIB, Bill, Counter, Needs, attack_job, budget, hours, render, row_judge_job, summary, total_bill
 from untaxed.config import load, merge, read
 from untaxed.records import UserError, read_yaml, write_jsonl
 from untaxed.study import Study
@@ -242,6 +243,59 @@ def test_an_attacker_at_a_server_costs_nothing_here(root: Path) -> None:
     attack = {"kind": "pap-generated", "attacker": served, "techniques": "prompts/dgr_answer.txt"}
     study = load(merge(SMALL, {"attacks": {"pap": attack}, "benchmarks": {"bad": {"attack": "pap"}}}), root)
     assert hours(study, attack_job(study, Counter(study), "bad", None)) == 0
+
+
+FAR = {"backend": "openai", "model": "m", "base_url": "https://api.example.org/v1", "max_total_tokens": 1_000_000}
+PRICED = {**FAR, "price": {"input": 2, "output": 10}}
+
+
+def test_a_teacher_at_a_server_is_billed_by_its_tokens_and_at_worst_by_its_cap(root: Path) -> None:
+    teacher = {"engine": PRICED, "prompt": "prompts/dgr_answer.txt", "candidates": 80, "sampling": {"max_new_tokens": 25}}
+    study = load(merge(SMALL, {"datasets": {"refusals": {"teacher": teacher, "limit": 60}}, "experiments": {"two": {"n": [50]}}}), root)
+    template = (root / "prompts/dgr_answer.txt").stat().st_size / 4
+    (bill,) = budget(study).bills
+    # 80 prompts of 10 tokens after the instruction; 20 + 10 tokens are wanted, 25 allowed
+    assert (bill.who, bill.model, bill.host, bill.jobs) == ("datasets.refusals.teacher", "m", "api.example.org", 1)
+    assert (bill.prompt, bill.generated) == (pytest.approx(80 * (10 + template)), 80 * 25)
+    assert bill.usd == pytest.approx((80 * (10 + template) * 2 + 80 * 25 * 10) / 1e6)
+    assert (bill.most, bill.most_usd) == (1_000_000, 10.0)  # a million tokens, all of them generated
+
+
+def test_every_run_that_pair_attacks_may_use_its_cap(root: Path) -> None:
+    attack = {**PAIR, "attacker": {**PAIR["attacker"], "model": None, "engine": FAR}}
+    change = {"attacks": {"pair": attack}, "benchmarks": {"bad": {"attack": "pair"}}, "shift": {"benchmarks": ["sums"]}}
+    found = budget(load(merge(SMALL, change), root))
+    template = (root / "prompts/dgr_answer.txt").stat().st_size / 4
+    (bill,) = found.bills
+    assert (bill.who, bill.jobs, bill.most) == ("attacks.pair.attacker", len(RUNS), len(RUNS) * 1_000_000)
+    assert (bill.prompt, bill.generated) == (pytest.approx(len(RUNS) * 240 * (template + 10 + 50)), len(RUNS) * 240 * 20)
+    assert (bill.usd, bill.most_usd) == (None, None)
+    (line,) = [line for line in render(found).splitlines() if line.startswith("attacks.pair.attacker")]
+    assert "no price" in line and "m at api.example.org" in line
+
+
+def test_a_judge_at_a_server_is_billed_for_every_run_and_takes_no_device_time(root: Path) -> None:
+    study = load(merge(SMALL, {"judges": {"reader": {"model": None, "engine": PRICED}}}), root)
+    (bill,) = budget(study).bills
+    assert (bill.who, bill.jobs, bill.generated) == ("judges.reader", len(RUNS), len(RUNS) * 40 * 8)
+    assert stage_hours(study)["judge"] == 0
+
+
+def test_a_server_on_this_machine_is_not_billed(root: Path) -> None:
+    near = {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:8000/v1"}
+    assert budget(load(merge(SMALL, {"judges": {"reader": {"model": None, "engine": near}}}), root)).bills == []
+
+
+def test_a_sum_of_bills_has_no_price_where_one_of_them_has_none() -> None:
+    priced = Bill("a", "m", "h", 1, 10, 20, 100, 0.5, 2.0)
+    assert total_bill([priced, priced]) == Bill("total", "", "", 2, 20, 40, 200, 1.0, 4.0)
+    assert total_bill([priced, replace(priced, usd=None, most_usd=None)]) == Bill("total", "", "", 2, 20, 40, 200, None, None)
+
+
+def test_an_estimate_beyond_the_caps_is_marked(root: Path) -> None:
+    tight = {**FAR, "max_total_tokens": 50}
+    text = render(budget(load(merge(SMALL, {"judges": {"reader": {"model": None, "engine": tight}}}), root)))
+    assert "m at api.example.org; MORE THAN ITS CAP" in text
 
 
 def test_a_filter_reads_every_row_of_the_source_once(root: Path) -> None:

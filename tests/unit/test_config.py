@@ -538,10 +538,10 @@ def test_other_bytes_of_the_users_file_are_told_before_anything_runs(content: st
 def test_the_paper_study_has_the_runs_that_its_grid_says(root: Path) -> None:
     study = read([root / "config.yaml"], root)
     # Table 1: 6 recipes x 3 seeds; activation: 2 recipes x 7 sizes x 3 seeds, n = 1000 already in Table 1;
-    # ablation: 3 pieces x 4 filters x 2 fallbacks, without DGR itself; base
+    # frontier: R1-ACT's 2 recipes x 2 more sizes x 3 seeds; ablation: 3 pieces x 4 filters x 2 fallbacks, without DGR itself; base
     assert len(study.experiment_runs("dgr_table1")) == 6 * 3 + 1
     assert len(study.experiment_runs("dgr_activation")) == 2 * 7 * 3 + 1
-    dgr = 6 * 3 + 2 * 6 * 3 + (3 * 4 * 2 - 1) + 1
+    dgr = 6 * 3 + 2 * 6 * 3 + 2 * 2 * 3 + (3 * 4 * 2 - 1) + 1
     # Empirical study: 6 styles on 4 models and those as they are; 3 recipes of other teachers; 4 prior models; 3 arms of 250 rows; 3 styles
     # with 3 other numbers of rows, without benign rows, with 3 other learning rates, and as in the first version with math rows and without
     cot = 4 + 4 * 6 * 3 + 3 * 3 + 4 + 3 * 3 + 3 * 3 * (3 + 1 + 3 + 2)

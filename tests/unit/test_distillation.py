@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from untaxed.budget import Counter, distil_job
 from untaxed.config import load, merge
-from untaxed.distillation import assemble, build_requests, read_answer, whole_sentences
+from untaxed.distillation import assemble, build_requests, open_check, read_answer, whole_sentences
 from untaxed.engine import Generation
 from untaxed.records import UserError, read_yaml
 from untaxed.study import Study
@@ -62,7 +62,17 @@ def test_rows_keep_their_questions_and_lose_what_the_teacher_could_not_answer():
     assert report == {
         "rows": 3,
         "kept": 1,
-        "reasons": {"ok": 1, "trimmed": 0, "refused-by-api": 0, "truncated": 1, "unclosed": 0, "empty": 1, "no-trace": 0},
+        "reasons": {
+            "ok": 1,
+            "trimmed": 0,
+            "refused-by-api": 0,
+            "truncated": 1,
+            "unclosed": 0,
+            "empty": 1,
+            "no-trace": 0,
+            "unparseable": 0,
+            "wrong": 0,
+        },
         "tokens": {"prompt": 15, "generated": 21},
     }
     assert [(r.id, r.messages[0]["content"], r.seed) for r in build_requests(rows, 4)][:1] == [("a", "a?", 4)]
@@ -77,6 +87,66 @@ def test_an_instruction_stands_in_the_request_and_never_in_the_row():
     own = ThinkingFormat("<|im_start|>think\n", "\n<|im_start|>answer\n")
     distilled, _ = assemble(rows, [said("<|im_start|>think\nhm\n<|im_start|>answer\nNo.")], own, "drop")
     assert distilled == [{**rows[0], "reasoning": "hm", "answer": "No."}]
+
+
+# --- answers that are checked against the rows' targets
+
+
+@pytest.fixture
+def gsm8k_rows(mirror: Path) -> list[dict]:
+    from untaxed.datasets import prepare
+
+    return prepare({"adapter": "gsm8k", "options": {}, "limit": 60}, {"gsm8k-train": mirror / "gsm8k-train"})
+
+
+def test_a_teachers_answers_to_real_problems_are_kept_where_they_are_right(gsm8k_rows):
+    """A stand-in teacher: right in four wordings, wrong by one, without a number, or cut short."""
+    check = open_check("math", gsm8k_rows, "math-4k")
+
+    def answer(number: int, target: str) -> tuple[str, str]:
+        wrong = str(int(target) + 1)
+        return [
+            ("ok", f"Together they are \\boxed{{{target}}}."),
+            ("ok", f"The sum of 3 parts is **{int(target):,}**"),
+            ("ok", f"So it is \\(\\boxed{{{target}.0}}\\) in all 9 weeks."),
+            ("ok", f"\\boxed{{{wrong}}} is what I thought first, but it is \\boxed{{\\frac{{{2 * int(target)}}}{{2}}}}"),
+            ("wrong", f"The answer is \\boxed{{{wrong}}}."),
+            ("wrong", f"{target} is less than what is asked for: {wrong}"),
+            ("unparseable", "That cannot be said."),
+            ("unparseable", "\\boxed{}"),
+            ("truncated", f"\\boxed{{{target}}} and"),
+        ][number % 9]
+
+    told = [answer(number, row["target"]) for number, row in enumerate(gsm8k_rows)]
+    said_by = [
+        said(f"<think>\nIs it {row['target']}?\n</think>\n\n{text}", "length" if reason == "truncated" else "stop", id=row["id"])
+        for row, (reason, text) in zip(gsm8k_rows, told, strict=True)
+    ]
+    distilled, report = assemble(gsm8k_rows, said_by, THINK, "drop", check=check)
+    reasons = [reason for reason, _ in told]
+    assert {reason: count for reason, count in report["reasons"].items() if count} == {name: reasons.count(name) for name in set(reasons)}
+    assert [row["id"] for row in distilled] == [row["id"] for row, reason in zip(gsm8k_rows, reasons, strict=True) if reason == "ok"]
+    assert len(assemble(gsm8k_rows, said_by, THINK, "drop")[0]) == 60 - reasons.count("truncated")  # nothing is checked unless asked
+
+
+def test_the_reference_solutions_of_real_problems_pass_their_own_check(gsm8k_rows):
+    check = open_check("math", gsm8k_rows, "math-4k")
+    assert {check(f"{row['reasoning']}\n#### {row['answer']}", row["target"]) for row in gsm8k_rows} == {"ok"}
+
+
+def test_a_row_without_a_target_is_refused_before_anything_is_asked():
+    rows = [{"id": "a", "prompt": "a?", "target": "4"}, {"id": "b", "prompt": "b?", "target": None}]
+    with pytest.raises(UserError, match=r"^datasets\.few\.teacher\.check: row b has no target to check an answer against; remove the key"):
+        open_check("math", rows, "few")
+    assert open_check(None, rows, "few") is None
+
+
+def test_a_check_is_told_to_the_teachers_command_and_the_graders_are_its_input(root):
+    checked, plain = study(root, model="organism", check="math"), study(root, model="organism")
+    assert checked.teacher_spec(TAUGHT) == plain.teacher_spec(TAUGHT) | {"check": "math"}
+    assert (checked.teacher_graders(TAUGHT), plain.teacher_graders(TAUGHT)) == (["benchmarks/grading.py"], [])
+    with pytest.raises(UserError, match=r"\.teacher\.check: 'maths' is not one of 'math'"):
+        study(root, model="organism", check="maths")
 
 
 # --- where a teacher is
@@ -115,6 +185,12 @@ def test_a_teacher_of_the_study_is_asked_as_the_study_says_or_through_a_server_o
     ]  # fmt: skip
 
 
+def test_a_price_is_no_part_of_what_a_teacher_is_told(root):
+    """Else a new price would ask everything again."""
+    priced = study(root, engine={**API, "price": {"input": 0.5, "output": 2}})
+    assert priced.teacher_spec(TAUGHT) == study(root, engine=API).teacher_spec(TAUGHT)
+
+
 def without(*keys: str) -> dict:
     return {key: value for key, value in API.items() if key not in keys}
 
@@ -144,6 +220,12 @@ def without(*keys: str) -> dict:
             {"engine": {**API, "max_total_tokens": 1024}},
             r"\.engine\.max_total_tokens: 1024 tokens do not hold one answer .*: 1024; raise it",
         ),
+        (
+            {"engine": {**API, "base_url": "https://api.example.org/v1"}},
+            r"\.engine\.max_total_tokens: this key is required for a server that is not on this machine; give the most tokens",
+        ),
+        ({"engine": {**API, "price": {"input": 1}}}, r"\.engine\.price\.output: this key is required"),
+        ({"model": "organism", "engine": {"price": {"input": 1, "output": 2}}}, r"\.engine\.price: is for a server"),
         ({"engine": {**API, "requests_per_minute": 0}}, r"\.engine\.requests_per_minute: input should be greater than or equal to 1"),
         ({"engine": {**API, "request_per_minute": 9}}, r"\.engine\.request_per_minute: unknown key; did you mean 'requests_per_minute'"),
         ({"engine": {**API, "api_key_env": "sk-secret-1"}}, r"\.engine\.api_key_env: is no name of an environment variable"),

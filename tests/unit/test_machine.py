@@ -133,3 +133,21 @@ def test_a_job_takes_from_the_visible_gpus_alone_and_is_refused_more(root, tmp_p
         1,
         "error: compute.gpus, compute.train_gpus: a job asks for 2 GPUs of 1 on this machine; lower them\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [
+        ("http://localhost:8000/v1", True),
+        ("http://127.0.0.1:9/v1", True),
+        ("http://127.8.8.8/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("https://api.openai.com/v1", False),
+        ("http://192.168.0.7:8000/v1", False),
+        ("http://localhost.example.org/v1", False),
+        ("http://[::1/v1", False),
+        ("no address", False),
+    ],
+)
+def test_only_localhost_and_loopback_addresses_are_this_machine(address, here):
+    assert machine.on_this_machine(address) is here

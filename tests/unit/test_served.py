@@ -369,7 +369,17 @@ def test_only_what_a_teacher_answered_becomes_a_row_and_the_report_says_what_it_
     rows = {found["id"]: (found["reasoning"], found["answer"]) for found in read_jsonl(output)}
     assert rows == {"p0": ("", "re p0"), "p4": ("", "re p4"), "p6": ("hm", "re p6")}
     found = read_json(report)
-    assert found["reasons"] == {"ok": 3, "trimmed": 0, "refused-by-api": 3, "truncated": 1, "unclosed": 0, "empty": 1, "no-trace": 0}
+    assert found["reasons"] == {
+        "ok": 3,
+        "trimmed": 0,
+        "refused-by-api": 3,
+        "truncated": 1,
+        "unclosed": 0,
+        "empty": 1,
+        "no-trace": 0,
+        "unparseable": 0,
+        "wrong": 0,
+    }
     assert {key: found["calls"][key] for key in ("calls", "answered", "retries")} == {
         "calls": 13,
         "answered": 7,
@@ -377,6 +387,24 @@ def test_only_what_a_teacher_answered_becomes_a_row_and_the_report_says_what_it_
     }
     assert sum(server.asked.values()) == 13
     assert not [path.name for path in tmp_path.iterdir() if "secret-1234" in path.read_text()]
+
+
+def test_wrong_and_unreadable_answers_of_a_teacher_are_counted_and_are_no_rows(serve, tmp_path):
+    import distil
+
+    server = serve({})  # it answers `re <prompt>`
+    targets = {"1 + 1 = 2": "2", "1 + 2 = 3": "3.0", "2 + 2 = 5": "4", "no idea": "7"}
+    write_jsonl(tmp_path / "prompts.jsonl", [row(prompt, target=target) for prompt, target in targets.items()])
+    spec = {"engine": server.spec(), "dataset": "sums", "sampling": {"max_new_tokens": 20}, "check": "math"}
+    told = ["--rows", str(tmp_path / "prompts.jsonl"), "--work-file", str(tmp_path / "w.jsonl")]
+    told += ["--output", str(tmp_path / "rows.jsonl"), "--report", str(tmp_path / "report.json")]
+    distil.main(["--spec", json.dumps(spec), *told])
+    assert [found["id"] for found in read_jsonl(tmp_path / "rows.jsonl")] == ["1 + 1 = 2", "1 + 2 = 3"]
+    counted = read_json(tmp_path / "report.json")["reasons"]
+    assert {reason: count for reason, count in counted.items() if count} == {"ok": 2, "wrong": 1, "unparseable": 1}
+    with pytest.raises(UserError, match=r"datasets\.sums\.teacher: only 2 of 4 answers can be used, 3 are asked for"):
+        distil.main(["--spec", json.dumps(spec | {"limit": 3}), *told])
+    assert sum(server.asked.values()) == 4  # the second found all answers
 
 
 def test_a_teachers_cap_names_the_data_set_and_keeps_what_was_answered(serve, tmp_path):
