@@ -592,8 +592,14 @@ def test_a_reasoning_stage_may_take_more_threads_than_what_follows(root: Path) -
 def test_all_rows_of_a_study_are_those_that_it_trains_on_mixes_in_and_tests_with(root: Path) -> None:
     study = read([root / "config.yaml", *(root / f"studies/{name}.yaml" for name in ("organism", "smoke"))], root)
     refined = [f"refined/organism-direct/organism/{name}" for name in ("organism-dgr-trace", "organism-dgr")]
-    prepared = ["datasets/gsm8k-100", *(f"datasets/organism-{name}" for name in ("chains", "curriculum", "direct", "harmful", "harmless"))]
-    made = [*prepared, "distilled/organism-benign", "filtered/organism-chosen", *refined]
+    names = ("chains", "choices", "contest", "curriculum", "direct", "functions", "harmful", "harmless")
+    made = [
+        "datasets/gsm8k-100",
+        *(f"datasets/organism-{name}" for name in names),
+        "distilled/organism-benign",
+        "filtered/organism-chosen",
+        *refined,
+    ]
     assert study.dataset_rows() == [f"results/smoke/{name}/rows.jsonl" for name in made]
 
 
