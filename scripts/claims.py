@@ -20,6 +20,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--filter-report", nargs="*", default=[], help="report of each filtered dataset, in a folder <dataset>")
     parser.add_argument("--figures", nargs="*", help="figures that the study draws; all that claims name without this")
     parser.add_argument("--tables", nargs="*", help="tables that the study writes; all that claims name without this")
+    parser.add_argument("--configfiles", nargs="*", default=[], help="files laid over config.yaml, for the commands that reproduce")
+    parser.add_argument("--stand-in", action="store_true", help="models and data of the study only stand in for the papers'")
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument("--output", required=True, help="verdicts, JSON")
     parser.add_argument("--markdown", required=True, help="verdicts, Markdown")
@@ -28,6 +30,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from untaxed.claims import counts, html_page, judge_claims, markdown, read_claims, write_csv
+    from untaxed.costs import minutes, seconds_behind, stages_of
     from untaxed.metrics import read_results
     from untaxed.records import UserError, read_json, write_json, write_text
 
@@ -40,12 +43,14 @@ def main(arguments: list[str]) -> None:
     reports = [read_json(path) | {"name": Path(path).parent.name} for path in options.filter_report]
     made = {"figure": options.figures, "table": options.tables}
     made = None if None in made.values() else made
-    records = judge_claims(content, read_results(options.metrics, options.items), reports, made)
+    records = judge_claims(content, read_results(options.metrics, options.items), reports, made, options.configfiles, options.stand_in)
+    folder = Path(options.output).parent
+    costs = {record["id"]: minutes(seconds_behind(folder, record["runs"], stages_of(folder, record["bases"]))) for record in records}
     command = shlex.join(["python", "scripts/claims.py", *arguments])
     write_json(options.output, {"study": options.study, "command": command, "counts": counts(records), "claims": records})
-    write_text(options.markdown, markdown(records, options.study))
+    write_text(options.markdown, markdown(records, options.study, costs))
     write_csv(options.csv, records)
-    write_text(options.page, html_page(records, options.study))
+    write_text(options.page, html_page(records, options.study, costs))
 
 
 if __name__ == "__main__":

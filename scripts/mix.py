@@ -31,7 +31,10 @@ def main(arguments: list[str]) -> None:
     rows: list[dict] = []
     if spec["n"]:
         safety = draw(list(read_jsonl(options.rows)), spec["n"], spec["seed"], str(options.rows))
-        others = [draw(list(read_jsonl(files[part["dataset"]])), part["n"], spec["seed"], files[part["dataset"]]) for part in spec["mix"]]
+        others = []
+        for part in spec["mix"]:
+            found, n = list(read_jsonl(files[part["dataset"]])), part["n"]
+            others.append(draw(found, min(n, len(found)) if part.get("at_most") else n, spec["seed"], files[part["dataset"]]))
         rows = mix(safety, others, spec["seed"])
     write_jsonl(options.output_folder / "train.jsonl", rows)
     write_text(options.output_folder / "card.md", training_set_card(spec, rows, options.origins, load_lock(options.lock)))

@@ -1,6 +1,5 @@
 """The pages for those who check the work: claims beside their commands and costs, licences, and the verdicts of the studies that ran."""
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -11,14 +10,15 @@ from untaxed.assets import Asset
 from untaxed.budget import GIB, MILLION, Budget, total_bill
 from untaxed.cards import NOT_COMMERCIAL, hub_licence
 from untaxed.claims import SHOWN, bases, counts, table
-from untaxed.records import UserError, read_json, read_yaml
+from untaxed.costs import minutes, seconds_behind, stages_of
+from untaxed.records import UserError, read_json
 from untaxed.study import Study
 
 INTRODUCTION = """\
 Written by `python scripts/verdicts.py` from the results of the studies below; not by hand. Brackets hold 95 % intervals, `n` is what they
 rest on. `cost` is the time of all jobs of a claim's runs and of the stages that they start from, summed (several run side by side), on the
 machine that ran them; claims share runs, so costs do not add up. [docs/ARTIFACT.md](docs/ARTIFACT.md) says how to check a claim."""
-LAUNCHED = ("laptop", "organism", "smoke")  # studies that the launcher knows by name
+LAUNCHED = ("laptop", "laptop_cot", "organism", "smoke")  # studies that the launcher knows by name
 
 
 # ---- blocks of a page that a command writes -----------------------------------------------------------------------------------
@@ -135,25 +135,6 @@ def licence_table(lock: Mapping[str, Asset]) -> list[str]:
 # ---- CLAIMS.md ------------------------------------------------------------------------------------------------------------------
 
 
-def seconds_behind(results: Path, runs: Iterable[str], stages: Iterable[str]) -> float:
-    """Wall seconds of all jobs that were made for some runs: their draws, trainings, evaluations, judgements, shifts, and their rewrites.
-
-    Read from the benchmark files that the rules left under `results`/benchmarks; `stages` are runs that others start from.
-    """
-    wanted = {*runs, *stages}
-    for run in list(wanted):
-        path = results / "runs" / run / "run.yaml"
-        spec = read_yaml(path) if path.is_file() else {}
-        if spec.get("refinement"):
-            wanted.add(f"{spec['dataset']}--{spec['model']}--{spec['refinement']}")
-    total = 0.0
-    for path in sorted(results.glob("benchmarks/*/*.tsv")):
-        if path.stem in wanted or path.stem.rpartition("--")[0] in wanted:
-            with path.open(encoding="utf-8", newline="") as stream:
-                total += sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
-    return total
-
-
 def _commit(results: Path, study: str, figure: str) -> str:
     """The commit that drew a claim's figure, as the figure's sidecar tells; empty where there is none."""
     path = results.parents[1] / "paper_figures" / study / f"{figure}.json"
@@ -181,7 +162,7 @@ def verdict_page(folders: Iterable[Path], claims: Iterable[Mapping[str, Any]]) -
         dirty = ", with changes that were not committed" if commit.endswith("-dirty") else ""
         made = date.fromtimestamp((folder / "claims.json").stat().st_mtime).isoformat()
         again = f"./untaxed {study}" if study in LAUNCHED else f"snakemake all -c2 --configfile studies/{study}.yaml"
-        costs = {record["id"]: _minutes(seconds_behind(folder, record["runs"], _stages(folder, record["bases"]))) for record in records}
+        costs = {record["id"]: minutes(seconds_behind(folder, record["runs"], stages_of(folder, record["bases"]))) for record in records}
         lines += [
             "",
             f"## The study {study}",
@@ -194,12 +175,3 @@ def verdict_page(folders: Iterable[Path], claims: Iterable[Mapping[str, Any]]) -
     if missing := sorted(known - judged):
         lines += ["", f"Claims of `claims.yaml` that came after these studies, and that none of them judges: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
-
-
-def _stages(results: Path, models: Iterable[str]) -> list[str]:
-    """The reasoning stages that made some base models, where the study trained them."""
-    return [f"reasoning--{model}" for model in models if (results / "runs" / f"reasoning--{model}").is_dir()]
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds else ""

@@ -103,18 +103,24 @@ def judge_claims(
     results: Results,
     filter_reports: Sequence[Mapping[str, Any]] = (),
     made: Mapping[str, Collection[str]] | None = None,
+    configfiles: Sequence[str] = (),
+    stand_in: bool = False,
 ) -> list[dict[str, Any]]:
     """The verdict on every claim, in the order of the file. A filter's report has its dataset's `name`.
 
     `made` names the study's figures and tables (keys of SHOWN); a claim that none of them shows has the command of the whole study that
-    makes what would. Without it every claim counts as shown.
+    makes what would. Without it every claim counts as shown. `configfiles` are the files laid over config.yaml, for the commands of those
+    that are. In a study that is a `stand_in` all data stand in for the papers'.
     """
-    records = [judge_claim(claim, results, content["aliases"], content["stand_ins"], filter_reports) for claim in content["claims"]]
+    stand_ins, laid_over = content["stand_ins"], " ".join(["", "-c2", "--configfile", *configfiles]) if configfiles else ""
+    records = [judge_claim(claim, results, content["aliases"], stand_ins, filter_reports, stand_in) for claim in content["claims"]]
     for record in records:
         kind = next(key for key in SHOWN if record[key])
         record["made"] = made is None or record[kind] in made.get(kind, ())
         if not record["made"]:
             record["command"] = f"{WHOLE_STUDY} {record[kind]}"
+        else:
+            record["command"] += laid_over
     return records
 
 
@@ -124,6 +130,7 @@ def judge_claim(
     aliases: Mapping[str, list[str]],
     stand_ins: Mapping[str, list[str]] | None = None,
     filter_reports: Sequence[Mapping[str, Any]] = (),
+    stand_in: bool = False,
 ) -> dict[str, Any]:
     """One claim's record: verdict, reason, estimate, interval, n, runs and their sources, and how the paper's number compares."""
     tests: dict[str, Callable[..., dict[str, Any]]] = {"difference": _difference, "threshold": _threshold, "correlation": _correlation}
@@ -138,7 +145,8 @@ def judge_claim(
     record = {key: claim[key] for key in REQUIRED} | {key: claim.get(key, "") for key in (*SHOWN, "note", "place")}
     record |= {"reported": claim.get("reported"), "command": f"snakemake {claim.get('figure') or claim.get('table')}"}
     sources = sorted({results.runs[run]["source"] for run in found.get("runs", ()) if results.runs[run]["method"] != "none"})
-    standing = sorted({source for name in _named_sources(claim) for source in stand_ins.get(name, ())} & set(sources))
+    named = {source for name in _named_sources(claim) for source in stand_ins.get(name, ())}
+    standing = sources if stand_in else sorted(named & set(sources))
     words = f"stand-in data of the same form: {', '.join(standing)}" if standing else ""
     counted = {"correlation": "settings", "share": "rows"}.get(claim["test"]) or ("runs" if claim.get("at") else "items")
     record |= {
@@ -462,10 +470,13 @@ def _words(claim: Mapping[str, Any], side: str) -> str:
 # ---- to Markdown, HTML and CSV ----------------------------------------------------------------------------------------------------------
 
 
-def markdown(records: Iterable[Mapping[str, Any]], study: str) -> str:
-    """The claims as one Markdown table with a line of counts."""
+def markdown(records: Iterable[Mapping[str, Any]], study: str, costs: Mapping[str, str] | None = None) -> str:
+    """The claims as one Markdown table with a line of counts; `costs` as of `table`."""
     records = list(records)
-    return "\n".join([f"# Claims, judged by the study {study}", "", counts(records), "", bases(records), "", *table(records, study)]) + "\n"
+    return (
+        "\n".join([f"# Claims, judged by the study {study}", "", counts(records), "", bases(records), "", *table(records, study, costs)])
+        + "\n"
+    )
 
 
 def table(records: Iterable[Mapping[str, Any]], study: str, costs: Mapping[str, str] | None = None) -> list[str]:
@@ -494,7 +505,8 @@ def _shown(record: Mapping[str, Any], study: str) -> str:
     """The file that shows a claim, or the command that makes it where the study does not."""
     if not record.get("made", True):  # a record of an earlier version does not say
         return f"not of this study: `{record['command']}`"
-    return f"`paper_figures/{study}/{record['figure']}.pdf`" if record["figure"] else f"`results/{study}/tables/{record['table']}.md`"
+    path = f"paper_figures/{study}/{record['figure']}.pdf" if record["figure"] else f"results/{study}/tables/{record['table']}.md"
+    return f"`{path}`, by `{record['command']}`"
 
 
 def counts(records: Iterable[Mapping[str, Any]]) -> str:
@@ -503,9 +515,9 @@ def counts(records: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(f"{found[word]} {word}" for word in VERDICTS)
 
 
-def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
-    """The claims as a page: verdicts in colour, and the interval that decided."""
-    records, rows = list(records), []
+def html_page(records: Iterable[Mapping[str, Any]], study: str, costs: Mapping[str, str] | None = None) -> str:
+    """The claims as a page: verdicts in colour, and the interval that decided. `costs`: what the jobs of each took, by its id."""
+    records, rows, costs = list(records), [], costs or {}
     for record in judged_first(records):
         value, *relative = _ours(record).split("; ")
         ours, _, interval = value.partition(" ")
@@ -515,7 +527,7 @@ def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
                 "verdict": badge(record["verdict"]),
                 "claim": under(record["statement"], record["id"], record["paper"]),
                 "ours": under(ours, interval, *relative, reported and f"paper: {reported}"),
-                "n": _counted(record),
+                "n": under(_counted(record), costs.get(record["id"], "")),
                 "why": under(record["reason"], *(_named(record, key) for key in SHOWN if record[key])),
             }
         )
@@ -526,7 +538,7 @@ def html_page(records: Iterable[Mapping[str, Any]], study: str) -> str:
 def _named(record: Mapping[str, Any], kind: str) -> str:
     """The figure or table that shows a claim by its name, or what makes it elsewhere."""
     made = record.get("made", True)
-    return f"{kind}: {record[kind]}" if made else f"{kind} of the papers' whole study: {record['command']}"
+    return f"{kind}{'' if made else ' of the papers’ whole study'}: {record['command']}"
 
 
 def bases(records: Iterable[Mapping[str, Any]]) -> str:

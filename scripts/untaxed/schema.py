@@ -138,10 +138,11 @@ class Dataset(Strict):
 
 
 class Mix(Strict):
-    """Rows added to a training set: a number, or a ratio of its own rows."""
+    """Rows added to a training set: a number, or a ratio of its own rows. With `at_most` fewer will do, where a teacher lost some."""
 
     dataset: str
     n: Count | None = None
+    at_most: bool = False
     ratio: Positive | None = None
 
 
@@ -453,10 +454,11 @@ class Compute(Strict):
 
 
 class Selection(Strict):
-    """What this study runs, by name."""
+    """What this study runs, by name. A `stand_in` has models and data that stand in for the papers': its claims say so."""
 
     name: str
     title: str
+    stand_in: bool = False
     experiments: Words
     suite: Words
     judges: Words

@@ -386,11 +386,12 @@ class Study:
             self._taught.pop()
 
     def _check_parts(self) -> None:
-        """Refuse a run that trains on the prompts that it is tested with, where a data set is divided into parts."""
+        """Refuse a run that trains on the prompts that it is tested with: of one asset, unless parted or cleaned of one another."""
         for run, spec in self.runs.items():
             trained = sorted({self.source(name) for name in self._trained_on(spec)})
             for benchmark in self.suites[run]:
-                tested = self.config.datasets[self.config.benchmarks[benchmark].dataset]
+                asked = self.config.benchmarks[benchmark].dataset
+                tested = self.config.datasets[asked]
                 for name in trained:
                     dataset = self.config.datasets[name]
                     parts = {dataset.options.get("part"), tested.options.get("part")}
@@ -399,6 +400,14 @@ class Study:
                             f"trains on prompts that benchmark {benchmark!r} tests with; set `part: train` here and `part: test` there"
                         )
                         self._fail(f"datasets.{name}.options.part", message)
+                        continue
+                    shared = sorted({*dataset.assets} & {*tested.assets})
+                    if shared and "part" not in dataset.options and asked not in dataset.decontaminate_against:
+                        message = (
+                            f"trains on rows of {shared[0]!r}, which benchmark {benchmark!r} tests with; add {asked!r} to its"
+                            " `decontaminate_against`, or take the benchmark out of the suite"
+                        )
+                        self._fail(f"datasets.{name}.assets", message)
 
     def _trained_on(self, spec: dict) -> set[str]:
         """The datasets that a run's checkpoint has seen: its own, and those of the stages of its model."""
@@ -781,8 +790,9 @@ class Study:
         }  # fmt: skip
 
     def _mixed(self, mix: list[Mix], n: int) -> list[dict]:
-        """How many rows of each mixed-in dataset come to n rows."""
-        return [{"dataset": m.dataset, "n": m.n if m.n is not None else max(1, round(m.ratio * n))} for m in mix]
+        """How many rows of each mixed-in dataset come to n rows, and whether fewer will do."""
+        lax = {True: {"at_most": True}, False: {}}  # no new key in the runs of before
+        return [{"dataset": m.dataset, "n": m.n if m.n is not None else max(1, round(m.ratio * n))} | lax[m.at_most] for m in mix]
 
     def _run(self, model: str, recipe_name: str, trainer_name: str, n: int, seed: int) -> dict:
         recipe = self.recipe(recipe_name)

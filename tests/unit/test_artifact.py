@@ -99,6 +99,7 @@ def test_a_licence_that_forbids_something_is_flagged(root):
 def record(name: str, runs: list[str], **more) -> dict:
     found = {"id": name, "statement": f"Statement of {name}.", "paper": "arXiv 2602.02136", "figure": "method_bars", "reported": None}
     found |= {"value": 0.1, "low": 0.05, "high": 0.15, "n": 100, "points": True, "unit": "points", "counted": "items", "stand_ins": []}
+    found |= {"command": "snakemake method_bars"}
     return found | {"verdict": "supported", "reason": "because", "runs": runs, "bases": ["m"], "relative": None} | more
 
 

@@ -273,12 +273,23 @@ def test_judged_claims_come_first_and_each_names_what_shows_it(known):
     assert [record["made"] for record in records] == [False, True, True]
     rows = [line for line in markdown(records, "tiny").splitlines() if line.startswith("| **")]
     assert [row.split("**")[1] for row in rows] == ["gain", "against", "absent"]
-    assert rows[0].endswith("| `paper_figures/tiny/method_bars.pdf` |")
+    assert rows[0].endswith("| `paper_figures/tiny/method_bars.pdf`, by `snakemake method_bars` |")
     assert rows[2].endswith("| not of this study: `snakemake --profile slurm cot_figure5` |")
-    page = html_page(records, "tiny")
+    page = html_page(records, "tiny", {"gain": "7.5 min"})
+    assert "7.5 min" in page
     assert page.index(">gain<") < page.index(">against<") < page.index(">absent<")
-    assert "figure: method_bars" in page
-    assert "figure: cot_figure5" not in page
+    assert "figure: snakemake method_bars" in page
+    assert "whole study: snakemake --profile slurm cot_figure5" in page
+
+
+def test_commands_name_the_files_laid_over_and_a_stand_in_is_held_against_no_printed_number(known):
+    content = {"claims": [GAIN | {"reported": 30.2}], "aliases": {}, "stand_ins": {}}
+    (theirs,) = judge_claims(content, known)
+    (ours,) = judge_claims(content, known, configfiles=["studies/a.yaml", "studies/b.yaml"], stand_in=True)
+    assert ours["command"] == "snakemake method_bars -c2 --configfile studies/a.yaml studies/b.yaml"
+    assert (theirs["stand_ins"], ours["stand_ins"]) == ([], theirs["sources"])
+    assert "stand-in data of the same form" in ours["reason"]
+    assert (theirs["comparable"], ours["comparable"]) == (True, False)
 
 
 def test_a_range_that_rounds_to_one_number_is_written_once(tmp_path):

@@ -686,6 +686,22 @@ def test_no_study_trains_on_the_part_that_it_tests_with(
         load(changed, root)
 
 
+@pytest.mark.parametrize("cleaned", [False, True])
+def test_rows_of_a_benchmarks_own_asset_are_cleaned_of_it_or_refused(cleaned: bool, organism: dict, root: Path) -> None:
+    harmbench = {"adapter": "harmbench", "assets": ["harmbench"]}
+    against = {"decontaminate_against": ["own-test"] if cleaned else []}
+    changed = merge(organism, {"datasets": {"own-train": harmbench | against, "own-test": harmbench}})
+    changed = put(changed, "recipes/organism-direct/mix", [{"dataset": "own-train", "n": 1}])
+    changed = put(changed, "benchmarks/harmful_requests/dataset", "own-test")
+    if cleaned:
+        load(changed, root)
+        return
+    with pytest.raises(
+        UserError, match=r"own-train\.assets: trains on rows of 'harmbench', which benchmark 'harmful_requests' tests with; add"
+    ):
+        load(changed, root)
+
+
 def test_a_set_drawn_from_the_prompts_that_a_benchmark_tests_with_is_no_way_around(organism: dict, root: Path) -> None:
     safe = {"adapter": "xstest", "assets": ["xstest"], "options": {"label": "safe", "part": "test"}}
     drawn = {"own-train": {"of": "own-test", "limit": 1}}

@@ -223,6 +223,23 @@ def test_the_command_writes_the_specification_the_rows_and_their_card(tmp_path, 
     assert "secret" not in card
 
 
+def test_a_part_that_may_be_smaller_gives_what_it_has(tmp_path):
+    import json
+
+    import mix as command
+
+    for name, number in (("rows", 5), ("benign", 2)):
+        row = {"prompt": "p", "reasoning": "", "answer": "a", "harmful": False, "source": name}
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"id": f"{name}-{index}", **row} for index in range(number)])
+    files = ["--rows", str(tmp_path / "rows.jsonl"), "--mixed", f"benign={tmp_path / 'benign.jsonl'}"]
+    spec = {**SPEC, "n": 5, "seed": 2, "mix": [{"dataset": "benign", "n": 3}]}
+    with pytest.raises(UserError, match="3 rows asked for, but it has 2"):
+        command.main(["--spec", json.dumps(spec), *files, "--output-folder", str(tmp_path / "run")])
+    spec["mix"][0]["at_most"] = True
+    command.main(["--spec", json.dumps(spec), *files, "--output-folder", str(tmp_path / "run")])
+    assert len(list(read_jsonl(tmp_path / "run/train.jsonl"))) == 7
+
+
 def test_a_base_run_has_no_rows(tmp_path, root):
     import json
 
