@@ -9,7 +9,7 @@ other thing has it. Figures are at most 7 inches wide with no text below 7 point
 import shlex
 import subprocess
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -90,6 +90,7 @@ SWEPT = {  # a field that runs are swept over: its axis, and how a tick is writt
     "learning_rate": ("learning rate", lambda tick: f"{tick:.0e}".replace("e-0", "e-")),
 }
 HATCHES = ("", "///", "...", "xxx", "---")
+BINS = 30  # of the histogram of similarities
 LINES = ("-", "--", ":", "-.")
 AXES = {  # the arrow shows which way is better
     "accuracy": "reasoning accuracy (%) ↑",
@@ -99,6 +100,7 @@ AXES = {  # the arrow shows which way is better
     "strongreject": "StrongREJECT score (0–100) ↓",
     "over_refusal": "over-refusal (%) ↓",
     "safety_tax": "safety tax (points of accuracy) ↓",
+    "similarity": "similarity of outputs, base and run (cosine) →",
     "shift": "distribution shift (1 − output similarity)",
     "nll": "NLL of training targets under the base (nats per token)",
     "kl": "KL(tuned ‖ base) (nats per token)",
@@ -650,6 +652,49 @@ def shift_tax(inputs: Inputs) -> Drawing:
     axes.set_ylabel(AXES["safety_tax"])
     _write_beside(axes, lettered)
     return Drawing(figure, data, runs, [*explained(inputs, runs), *_shift_whiskers(results, runs, shift)])
+
+
+def shift_histogram(inputs: Inputs) -> Drawing:
+    """How alike the outputs of a run and of its base are, prompt by prompt: a panel per facet with a histogram and the mean per method.
+
+    Outputs of all seeds are counted together, as a share of all. The bins are the same in every panel, so that panels can be compared.
+    """
+    import numpy as np
+
+    results = inputs.results
+    chosen = chosen_runs(inputs)
+    alike = measure(results, "similarity", chosen)
+    runs = [run for run in chosen if alike.scores.get(run)]
+    rows = facets(results, runs, by_trainer=True)
+    across = min(2, len(rows)) or 1
+    figure, grid = panels(-(-len(rows) // across) or 1, across, PAGE / 2 if across > 1 else 4.8, HEIGHT, sharey=True)
+    edges = np.histogram_bin_edges([score for run in runs for score in alike.scores[run].values()], BINS)
+    data: list[dict] = []
+    for axes in grid.flat[len(rows) :]:
+        axes.set_axis_off()
+    if not rows:
+        say(grid[0][0], "not enough runs")
+    for row in grid:
+        row[0].set_ylabel("outputs (%)")
+    for axes, (key, members), title in zip(grid.flat, rows.items(), facet_titles(list(rows)), strict=False):
+        drawn: Counter[str] = Counter()
+        for (method, name), group in series(results, members, ("recipe", "n")).items():
+            counts, _ = np.histogram([score for run in group for score in alike.scores[run].values()], edges)
+            point, look = estimate(alike, group), {"color": colour(method), "ls": LINES[drawn[method] % len(LINES)]}
+            drawn[method] += 1
+            shares = 100 * counts / counts.sum()
+            axes.stairs(shares, edges, fill=True, color=colour(method), alpha=0.25)
+            axes.stairs(shares, edges, lw=1.2, label=f"{name} ({count(len(group), 'run')}), mean {point.value:.2f}", **look)
+            axes.axvline(point.value, lw=1.2, **(look | {"ls": "--"}))
+            place = dict(zip(("model", "source", "benign", "trainer"), key, strict=True))
+            binned = {"edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist()}
+            data.append(record_of(point, **place, method=method, series=name, runs=len(group), metric="similarity", **binned))
+        axes.set_xlabel(AXES["similarity"])
+        _legend_above([axes], title, 1)
+    notes = explained(inputs, runs) + ([f"Dashed: means. {BINS} bins, the same in every panel."] if data else [])
+    if missing := len(chosen) - len(runs):
+        notes.append(f"Not shown: {count(missing, 'run')} without the similarity of each output.")
+    return Drawing(figure, data, runs, notes)
 
 
 def _shift_whiskers(results: Results, runs: Sequence[str], shift: Measure) -> list[str]:
@@ -1603,6 +1648,7 @@ FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
     "safety_reasoning_plane": safety_reasoning_plane,
     "method_bars": method_bars,
     "shift_tax": shift_tax,
+    "shift_histogram": shift_histogram,
     "activation_curve": activation_curve,
     "refinement_outcomes": refinement_outcomes,
     "training_curve": training_curve,

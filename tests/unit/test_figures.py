@@ -65,7 +65,7 @@ def test_the_same_inputs_give_the_same_bytes(known, tmp_path):
 @pytest.mark.parametrize(
     "kind",
     [
-        "safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve", "training_curve",
+        "safety_reasoning_plane", "method_bars", "shift_tax", "shift_histogram", "activation_curve", "training_curve",
         "sweep", "attack_bars", "safety_tax_plane",
     ],
 )  # fmt: skip
@@ -239,6 +239,26 @@ def test_four_settings_are_too_few_for_a_correlation(known):
     drawing = FIGURES["shift_tax"](inputs(known, "shift_tax", select={"source": "direct", "benign": 0}))
     assert "too few points for a correlation: 4 settings, 12 runs" in texts(drawing)
     assert all("value" not in record for record in drawing.data if record.get("kind"))
+
+
+def test_a_histogram_counts_the_outputs_of_all_seeds_and_marks_both_means(known):
+    drawing = FIGURES["shift_histogram"](inputs(known, "shift_histogram", select={"source": "direct", "benign": 0, "n": 100}))
+    # synthetic.study: 20 outputs a run around 1 − shift, which is 0.05 more than the accuracy
+    assert {(r["method"], sum(r["counts"]), r["n_items"]): r["value"] for r in drawing.data} == {
+        ("vanilla", 60, 60): pytest.approx(0.45),
+        ("dgr", 60, 60): pytest.approx(0.85),
+    }
+    assert {len(r["edges"]) for r in drawing.data} == {31}
+    (axes,) = drawing.figure.axes
+    assert [line.get_xdata()[0] for line in axes.lines] == [pytest.approx(0.45), pytest.approx(0.85)]
+    assert [text.get_text() for text in axes.get_legend().texts] == ["Vanilla SFT (3 runs), mean 0.45", "DGR (3 runs), mean 0.85"]
+
+
+def test_a_histogram_leaves_out_runs_without_the_similarity_of_each_output(tmp_path):
+    run = write_run(tmp_path / "v", spec_of("vanilla", "direct", 10, 0), 0.5, 0.5, shift=0.5)
+    drawing = FIGURES["shift_histogram"](inputs(results_of([write_base(tmp_path / "b"), run], tmp_path), "shift_histogram"))
+    assert "not enough runs" in texts(drawing)
+    assert drawing.notes == ["Not shown: 1 run without the similarity of each output."]
 
 
 def test_only_the_sources_that_are_shown_are_explained(known, tmp_path):
