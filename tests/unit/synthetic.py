@@ -151,7 +151,7 @@ PATTERNS = {  # as a filter reports: of 100 rows 40 pass, and with them most of 
     "steps": [{"judge": "shield", "in": 100, "out": 40, "verdicts": {"safe": 40, "unsafe": 60}}],
     "patterns": {
         "judge": "patterns",
-        "before": {"n": 100, "unparseable": 4, "counts": {"weak_vacillation": 33, "strong_vacillation": 50}},
-        "after": {"n": 40, "unparseable": 0, "counts": {"weak_vacillation": 26, "strong_vacillation": 2}},
+        "before": {"n": 100, "unparseable": 4, "free": 8, "counts": {"weak_vacillation": 33, "strong_vacillation": 50}},
+        "after": {"n": 40, "unparseable": 0, "free": 6, "counts": {"weak_vacillation": 26, "strong_vacillation": 2}},
     },
 }  # fmt: skip
