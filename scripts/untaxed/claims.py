@@ -9,8 +9,8 @@ A claim (claims.yaml) selects runs by their fields and names a test:
     threshold   mean of group `a` of a metric
     correlation Pearson's r between metrics `x` and `y` over settings (means over seeds), of which it needs FEWEST_SETTINGS
     share       a share of the rows of a filtered `dataset` (the first named that the study has), from the filter's report, with Wilson's
-                interval: `share: kept` of all rows, or that of a risky pattern, `when` before or after the filters, or `when: rise`, after
-                − before
+                interval: `share: kept` of all rows, or that of a risky pattern (`no_pattern`: of the rows without any), `when` before or
+                after the filters, or `when: rise`, after − before
 The estimate's interval is held against `bound` (default 0) in the `direction` (greater, less): wholly beyond it is supported, wholly short
 of it contradicted, across it inconclusive. Bounds are points of a share (0.05 = 5 points) or a correlation.
 `applies_to` and `where` select runs for both groups, base models (method none) excepted; runs of the source `ablation` are in no claim that
@@ -51,6 +51,7 @@ UNITS = {
     "correlation": "(Pearson's r)",
 }
 VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
+NO_PATTERN = "no_pattern"  # as a share: the rows without any risky pattern
 REQUIRED = ("id", "paper", "statement", "test", "direction")
 SHOWN = ("figure", "table")  # one of which shows a claim
 WHOLE_STUDY = "snakemake --profile slurm"  # makes any figure or table of config.yaml by its name
@@ -423,6 +424,8 @@ def _share(claim: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], alias
     if not report.get("patterns"):
         return {"reason": f"no judge counted risky patterns in {report['name']}"}
     found = elsewhere | {"judge": report["patterns"]["judge"], "reason": "no row was read"}
+    if claim["share"] == NO_PATTERN and "free" not in report["patterns"]["before"]:
+        return found | {"reason": f"an earlier version filtered {report['name']} and did not count such rows; filter it again"}
     counts = {when: _counts(report["patterns"][when], claim["share"]) for when in ("before", "after")}
     if claim.get("when", "after") == "rise":
         return found | {"estimate": _rise(counts["before"], counts["after"])}
@@ -431,8 +434,8 @@ def _share(claim: Mapping[str, Any], reports: Sequence[Mapping[str, Any]], alias
 
 
 def _counts(told: Mapping[str, Any], pattern: str) -> tuple[int, int]:
-    """Rows with a pattern, and rows that were read."""
-    return told["counts"].get(pattern, 0), told["n"] - told["unparseable"]
+    """Rows with a pattern (with none for NO_PATTERN), and rows that were read."""
+    return told["free"] if pattern == NO_PATTERN else told["counts"].get(pattern, 0), told["n"] - told["unparseable"]
 
 
 def _rise(before: tuple[int, int], after: tuple[int, int]) -> Estimate | None:

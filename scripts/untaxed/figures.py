@@ -9,7 +9,7 @@ other thing has it. Figures are at most 7 inches wide with no text below 7 point
 import shlex
 import subprocess
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -75,6 +75,7 @@ MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
 ATTACKED = ("asr_none", "asr_pap", "asr_pair", "asr_mean")  # columns of the papers' tables
 WHOLE = {"ms": 6, "mec": "white", "mew": 0.5}  # points of the main figure without benign rows, and with them
 HALF = {"ms": 6, "mew": 0.7, "fillstyle": "bottom", "mfcalt": "white"}
+PRIOR = {"color": "0.25", "marker": "*", "ms": 10, "mec": "white", "mew": 0.5}
 GAINED_PAID = {"gained": "harmful_score", "paid": "accuracy"}  # the axes of the main figure: what of the base is taken away
 BEFORE_AFTER = {"before": "#BBBBBB", "after": "#4D4D4D"}
 PATTERNS = (
@@ -90,6 +91,7 @@ SWEPT = {  # a field that runs are swept over: its axis, and how a tick is writt
     "learning_rate": ("learning rate", lambda tick: f"{tick:.0e}".replace("e-0", "e-")),
 }
 HATCHES = ("", "///", "...", "xxx", "---")
+BINS = 30  # of the histogram of similarities
 LINES = ("-", "--", ":", "-.")
 AXES = {  # the arrow shows which way is better
     "accuracy": "reasoning accuracy (%) ↑",
@@ -99,6 +101,7 @@ AXES = {  # the arrow shows which way is better
     "strongreject": "StrongREJECT score (0–100) ↓",
     "over_refusal": "over-refusal (%) ↓",
     "safety_tax": "safety tax (points of accuracy) ↓",
+    "similarity": "similarity of outputs, base and run (cosine) →",
     "shift": "distribution shift (1 − output similarity)",
     "nll": "NLL of training targets under the base (nats per token)",
     "kl": "KL(tuned ‖ base) (nats per token)",
@@ -252,9 +255,13 @@ def estimate(measured: Measure, runs: Iterable[str]) -> Estimate | None:
     return hierarchical_mean([measured.scores[run] for run in scored], [measured.bases[run] for run in scored])
 
 
-def tax_interval(results: Results, accuracy: Measure, runs: Iterable[str]) -> Estimate | None:
-    """Accuracy of each run's base minus that of the run on the same items, drawn over items and runs; None without a base or items."""
-    pairs = {run: base for run in runs if (base := base_of(results, run)) != run and accuracy.scores.get(base) and accuracy.scores.get(run)}
+def tax_interval(results: Results, accuracy: Measure, runs: Iterable[str], tuned: Mapping[str, str] | None = None) -> Estimate | None:
+    """Accuracy of each run's base minus that of the run on the same items, drawn over items and runs; None without a base or items.
+
+    `tuned` names the base of runs that were not trained here.
+    """
+    bases = {run: base for run in runs if (base := (tuned or {}).get(run) or base_of(results, run)) not in (run, None)}
+    pairs = {run: base for run, base in bases.items() if accuracy.scores.get(base) and accuracy.scores.get(run)}
     if not pairs:
         return None
     return paired_bootstrap(
@@ -650,6 +657,49 @@ def shift_tax(inputs: Inputs) -> Drawing:
     axes.set_ylabel(AXES["safety_tax"])
     _write_beside(axes, lettered)
     return Drawing(figure, data, runs, [*explained(inputs, runs), *_shift_whiskers(results, runs, shift)])
+
+
+def shift_histogram(inputs: Inputs) -> Drawing:
+    """How alike the outputs of a run and of its base are, prompt by prompt: a panel per facet with a histogram and the mean per method.
+
+    Outputs of all seeds are counted together, as a share of all. The bins are the same in every panel, so that panels can be compared.
+    """
+    import numpy as np
+
+    results = inputs.results
+    chosen = chosen_runs(inputs)
+    alike = measure(results, "similarity", chosen)
+    runs = [run for run in chosen if alike.scores.get(run)]
+    rows = facets(results, runs, by_trainer=True)
+    across = min(2, len(rows)) or 1
+    figure, grid = panels(-(-len(rows) // across) or 1, across, PAGE / 2 if across > 1 else 4.8, HEIGHT, sharey=True)
+    edges = np.histogram_bin_edges([score for run in runs for score in alike.scores[run].values()], BINS)
+    data: list[dict] = []
+    for axes in grid.flat[len(rows) :]:
+        axes.set_axis_off()
+    if not rows:
+        say(grid[0][0], "not enough runs")
+    for row in grid:
+        row[0].set_ylabel("outputs (%)")
+    for axes, (key, members), title in zip(grid.flat, rows.items(), facet_titles(list(rows)), strict=False):
+        drawn: Counter[str] = Counter()
+        for (method, name), group in series(results, members, ("recipe", "n")).items():
+            counts, _ = np.histogram([score for run in group for score in alike.scores[run].values()], edges)
+            point, look = estimate(alike, group), {"color": colour(method), "ls": LINES[drawn[method] % len(LINES)]}
+            drawn[method] += 1
+            shares = 100 * counts / counts.sum()
+            axes.stairs(shares, edges, fill=True, color=colour(method), alpha=0.25)
+            axes.stairs(shares, edges, lw=1.2, label=f"{name} ({count(len(group), 'run')}), mean {point.value:.2f}", **look)
+            axes.axvline(point.value, lw=1.2, **(look | {"ls": "--"}))
+            place = dict(zip(("model", "source", "benign", "trainer"), key, strict=True))
+            binned = {"edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist()}
+            data.append(record_of(point, **place, method=method, series=name, runs=len(group), metric="similarity", **binned))
+        axes.set_xlabel(AXES["similarity"])
+        _legend_above([axes], title, 1)
+    notes = explained(inputs, runs) + ([f"Dashed: means. {BINS} bins, the same in every panel."] if data else [])
+    if missing := len(chosen) - len(runs):
+        notes.append(f"Not shown: {count(missing, 'run')} without the similarity of each output.")
+    return Drawing(figure, data, runs, notes)
 
 
 def _shift_whiskers(results: Results, runs: Sequence[str], shift: Measure) -> list[str]:
@@ -1481,46 +1531,52 @@ def safety_tax_plane(inputs: Inputs) -> Drawing:
     x is the harmful score that training took away, y the accuracy that it cost, both in points, on the benchmarks that a setting shares
     with its base, and paired with the base item by item. Colour tells the style or method, the marker the model. `reported` is the entry
     whose rows stand as hollow marks, joined by a thin line to our runs at the usual setting, where the study has the paper's model and
-    benchmarks.
+    benchmarks. `tuned_from` names the base of models that others aligned: they are stars, with their names.
     """
     results, spec = inputs.results, inputs.spec
     entry = entry_of(inputs.reported, spec.get("reported") or spec.get("name", ""))
     columns = columns_of(inputs.reported, spec, ("asr_mean", "reasoning_mean"))
-    runs = chosen_runs(inputs)
+    runs, priors = chosen_runs(inputs), prior_runs(results, spec.get("tuned_from") or {})
     models = sorted({results.runs[run]["model"] for run in runs})
     markers = {model: MODEL_MARKERS[number % len(MODEL_MARKERS)] for number, model in enumerate(models)}
     figure, grid = panels(1, 1, PAGE, 4.6)
     axes = grid[0][0]
     data: list[dict] = []
     suites: dict[str, set[str]] = defaultdict(set)
-    silent: list[tuple[float, float, str, str]] = []
+    named: list[tuple[float, float, str, str]] = []
     silent_bases: dict[str, float] = {}
-    for members in by_setting(results, runs).values():
-        fields = results.runs[members[0]]
-        both = {*members, *(base for run in members if (base := base_of(results, run)))}
+    for members in by_setting(results, [*runs, *priors]).values():
+        fields, prior = results.runs[members[0]], members[0] in priors
+        both = {*members, *(base for run in members if (base := priors.get(run) or base_of(results, run)))}
         measures = {axis: measure(results, metric, both, (spec.get("judges") or {}).get(metric)) for axis, metric in GAINED_PAID.items()}
-        x, y = (tax_interval(results, measures[axis], members) for axis in GAINED_PAID)
+        x, y = (tax_interval(results, measures[axis], members, priors) for axis in GAINED_PAID)
         if x is None or y is None:
             continue
-        tint = family_colour(fields)
-        look = {"color": tint, "marker": markers[fields["model"]], **(HALF | {"mec": tint} if fields["benign"] else WHOLE)}
+        tint = PRIOR["color"] if prior else family_colour(fields)
+        look = (
+            PRIOR if prior else {"color": tint, "marker": markers[fields["model"]], **(HALF | {"mec": tint} if fields["benign"] else WHOLE)}
+        )
         axes.errorbar(100 * x.value, 100 * y.value, bars(y), bars(x), ls="", elinewidth=0.6, capsize=1.2, zorder=3, **look)
         empty = measure(results, "empty", both, benchmarks=measures["gained"].benchmarks)
         share = _mean_value(empty, members)
-        told = {key: fields[key] for key in SETTING} | {"seeds": len(members)} | ({} if share is None else {"empty": share})
+        told = {key: fields[key] for key in SETTING} | {"seeds": len(members)}
+        if prior:
+            told = {"kind": "prior", "model": fields["model"], "tuned_from": results.runs[priors[members[0]]]["model"]}
+            named.append((100 * x.value, 100 * y.value, fields["model"], tint))
+        told |= {} if share is None else {"empty": share}
         for axis, point in zip(GAINED_PAID, (x, y), strict=True):
             on = {"metric": GAINED_PAID[axis], "benchmarks": measures[axis].benchmarks, "judge": measures[axis].judge}
             data.append(record_of(point, axis=axis, **told, **on))
         silent_bases |= {base: empty.values[base] for base in both - set(members) if base in empty.values}
         if share is not None and share > NOTEWORTHY:
-            silent.append((100 * x.value, 100 * y.value, f"{100 * share:.0f} %", tint))
+            named.append((100 * x.value, 100 * y.value, f"{100 * share:.0f} %", tint))
         for measured in measures.values():
             suites[measured.metric].update(measured.benchmarks)
         usual = set(runs_of(results, {"model": fields["model"], "source": fields["source"]}, spec.get("select")))
         alike = [
             set(column["benchmarks"]) == set(measures[axis].benchmarks) for axis, column in zip(GAINED_PAID, columns.values(), strict=False)
         ]
-        if alike == [True, True] and set(members) <= usual:
+        if not prior and alike == [True, True] and set(members) <= usual:
             data += _printed_point(axes, entry, fields, markers[fields["model"]], (100 * x.value, 100 * y.value))
     if not data:
         say(axes, "not enough runs")
@@ -1528,11 +1584,17 @@ def safety_tax_plane(inputs: Inputs) -> Drawing:
         _plane_key(axes, results, data, markers)
     axes.set_xlabel("safety gained: harmful score of the base − after training (points) →")
     axes.set_ylabel("safety tax paid: accuracy lost (points) ↓")
-    _write_beside(axes, silent)
-    shown = sorted({run for members in by_setting(results, runs).values() for run in members})
+    _write_beside(axes, named)
+    shown = sorted({*runs, *priors})
     notes = [*explained(inputs, runs), *_plane_notes(suites, data, silent_bases.values(), entry)]
     notes += _whiskers_of(results, shown, data)
-    return Drawing(figure, data, sorted({*shown, *bases_of(results, shown)}) if shown else [], notes)
+    return Drawing(figure, data, sorted({*shown, *bases_of(results, shown), *priors.values()}) if shown else [], notes)
+
+
+def prior_runs(results: Results, tuned_from: Mapping[str, str]) -> dict[str, str]:
+    """The untrained runs of models that others tuned, and the run of the model that each was tuned from, where both were measured."""
+    untrained = {fields["model"]: run for run, fields in sorted(results.runs.items()) if fields["method"] == "none"}
+    return {run: untrained[base] for model, run in untrained.items() if (base := tuned_from.get(model)) in untrained}
 
 
 def _plane_notes(
@@ -1546,6 +1608,8 @@ def _plane_notes(
     notes += _silence_notes(data, bases)
     if len({bool(record["benign"]) for record in data if "benign" in record}) > 1:
         notes.append("Half filled: trained with benign rows too.")
+    if any(record.get("kind") == "prior" for record in data):
+        notes.append("Stars: prior models as they are, against the models that they were tuned from.")
     if any(record.get("kind") == "reported" for record in data):
         notes.append(f"Hollow: the paper's own points ({entry['paper']}, {entry['place']}), joined to ours.")
     return notes
@@ -1592,9 +1656,11 @@ def _plane_key(axes: "Axes", results: Results, data: Sequence[Mapping[str, Any]]
     handles += [Line2D([], [], marker=markers[model], ls="", color="0.4", ms=5, label=model) for model in markers if model in shown]
     if len({bool(record["benign"]) for record in ours}) > 1:
         handles.append(Line2D([], [], marker="o", ls="", mfc="0.4", mec="0.4", label="half filled: with\nbenign rows", **HALF))
-    if any(record.get("empty", 0) > NOTEWORTHY for record in ours):
+    if any(record.get("kind") == "prior" for record in data):
+        handles.append(Line2D([], [], ls="", label="prior model", **PRIOR))
+    if any(record.get("empty", 0) > NOTEWORTHY for record in data):
         handles.append(Line2D([], [], marker="$\\%$", ls="", color="0.2", ms=6, mew=0, label="harmful prompts\nwithout an answer"))
-    if len(ours) < len(data):
+    if any(record.get("kind") == "reported" for record in data):
         handles.append(Line2D([], [], marker="o", ls="", mfc="none", mec="0.4", ms=5, label="hollow: the paper's"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -1603,6 +1669,7 @@ FIGURES: dict[str, Callable[[Inputs], Drawing]] = {
     "safety_reasoning_plane": safety_reasoning_plane,
     "method_bars": method_bars,
     "shift_tax": shift_tax,
+    "shift_histogram": shift_histogram,
     "activation_curve": activation_curve,
     "refinement_outcomes": refinement_outcomes,
     "training_curve": training_curve,

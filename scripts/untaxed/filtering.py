@@ -53,11 +53,15 @@ def passes(verdict: Mapping, entry: Mapping) -> bool:
 
 
 def count_labels(verdicts: Sequence[Mapping]) -> dict:
-    """{"n", "unparseable", "counts": {label: rows}}. `n` counts all rows: a label's share is of the n - unparseable that could be read."""
+    """{"n", "unparseable", "free" (rows without a label), "counts": {label: rows}}.
+
+    `n` counts all rows: a label's share is of the n - unparseable that could be read.
+    """
     counts = Counter(label for verdict in verdicts for label in verdict["labels"])
     return {
         "n": len(verdicts),
         "unparseable": sum(verdict["verdict"] == UNPARSEABLE for verdict in verdicts),
+        "free": sum(verdict["verdict"] != UNPARSEABLE and not verdict["labels"] for verdict in verdicts),
         "counts": {label: counts[label] for label in RISKY_PATTERNS},
     }
 

@@ -167,12 +167,14 @@ class Model(Strict):
     """A model from outside (`kind`, `asset`) or one that this study trains (`base`, `stage`).
 
     `organism` and `random` need no asset. A random model has the architecture of another and has learnt nothing: it shows that the code
-    which asks the other runs, and what it says means nothing (`models.prepare` has its options).
+    which asks the other runs, and what it says means nothing (`models.prepare` has its options). `tuned_from` is the model that someone
+    else made a model from outside of: the main figure draws it against that one, where both are tested.
     """
 
     kind: Literal["gguf", "folder", "organism", "random"] | None = None
     asset: str | None = None
     options: dict[str, Any] = {}
+    tuned_from: str | None = None
     base: str | None = None
     stage: Stage | None = None
     parameters: Positive

@@ -181,6 +181,8 @@ class Study:
             seen.append(name)
             if (model.kind is None) == (model.base is None):
                 self._fail(f"models.{name}", "give either `kind` (a model from outside) or `base` and `stage` (a model trained here)")
+            if model.tuned_from is not None:
+                self._named("models", model.tuned_from, f"models.{name}.tuned_from")
             if model.base is None:
                 if model.kind not in FROM_NOTHING and model.asset is None:
                     self._fail(f"models.{name}.asset", f"a model of kind {model.kind!r} needs the asset it comes from")
@@ -966,7 +968,10 @@ class Study:
 
     def figure_spec(self, name: str) -> dict:
         entry = self.config.figures[name]
-        return {**entry.options, "figure": entry.kind, "name": name, "title": entry.title, "caption": entry.caption}
+        spec = {**entry.options, "figure": entry.kind, "name": name, "title": entry.title, "caption": entry.caption}
+        if entry.kind != "safety_tax_plane":
+            return spec
+        return spec | {"tuned_from": {key: model.tuned_from for key, model in self.config.models.items() if model.tuned_from}}
 
     def table_spec(self, name: str) -> dict:
         entry = self.config.tables[name]

@@ -23,8 +23,20 @@ def score(index: int, rate: float, seed: int) -> float:
     return float((index * 7 + seed * 11) % ITEMS < round(rate * ITEMS))
 
 
-def write_run(folder: Path, spec: dict, accuracy: float, refusal: float, *, over_refusal: float = 0.1, shift: float | None = None) -> Path:
-    """One run folder whose rates are `accuracy` (two benchmarks), `refusal` (harmful prompts) and `over_refusal` (benign ones)."""
+def write_run(
+    folder: Path,
+    spec: dict,
+    accuracy: float,
+    refusal: float,
+    *,
+    over_refusal: float = 0.1,
+    shift: float | None = None,
+    outputs: int = 0,
+) -> Path:
+    """One run folder whose rates are `accuracy` (two benchmarks), `refusal` (harmful prompts) and `over_refusal` (benign ones).
+
+    With `shift` the similarity of each of `outputs` is known too, evenly spread around the mean.
+    """
     samples, verdicts = [], []
     for benchmark, kind in (("sums", "reasoning"), ("chains", "reasoning"), ("harm", "harmful"), ("harmless", "benign")):
         for index in range(ITEMS):
@@ -43,6 +55,7 @@ def write_run(folder: Path, spec: dict, accuracy: float, refusal: float, *, over
     write_jsonl(folder / "verdicts" / "string_match.jsonl", verdicts)
     if shift is not None:
         similarity = {"mean": 1 - shift, "ci_low": 1 - shift - 0.02, "ci_high": 1 - shift + 0.02, "n": 20}
+        similarity["values"] = [1 - shift + 0.002 * (index - (outputs - 1) / 2) for index in range(outputs)]
         write_json(folder / "shift.json", {"similarity": similarity, "shift": shift, "nll": {"mean": 1 + shift, "n_tokens": 500}})
     write_json(folder / "checkpoint" / "manifest.json", {"loss": [2.0, 1.0, 0.5 + shift if shift else 0.5], "tokens": {"answer": 100}})
     return folder
@@ -90,11 +103,8 @@ def study(place: Path, seeds: int = 3, flip: bool = False, methods: tuple[str, .
                         accuracy = (0.85 if good else 0.45 + (0.2 if n == 10 else 0)) - (0.05 if source == "direct" else 0) + wobble
                         refusal = (0.7 if n == 10 else 0.9) + wobble
                         over = 0.6 if benign == 0 else 0.2
-                        folders.append(
-                            write_run(
-                                place / "runs" / spec["run"], spec, accuracy, refusal, over_refusal=over, shift=round(0.95 - accuracy, 3)
-                            )
-                        )
+                        more = {"over_refusal": over, "shift": round(0.95 - accuracy, 3), "outputs": 20}
+                        folders.append(write_run(place / "runs" / spec["run"], spec, accuracy, refusal, **more))
     return results_of(folders, place)
 
 
@@ -141,7 +151,7 @@ PATTERNS = {  # as a filter reports: of 100 rows 40 pass, and with them most of 
     "steps": [{"judge": "shield", "in": 100, "out": 40, "verdicts": {"safe": 40, "unsafe": 60}}],
     "patterns": {
         "judge": "patterns",
-        "before": {"n": 100, "unparseable": 4, "counts": {"weak_vacillation": 33, "strong_vacillation": 50}},
-        "after": {"n": 40, "unparseable": 0, "counts": {"weak_vacillation": 26, "strong_vacillation": 2}},
+        "before": {"n": 100, "unparseable": 4, "free": 8, "counts": {"weak_vacillation": 33, "strong_vacillation": 50}},
+        "after": {"n": 40, "unparseable": 0, "free": 6, "counts": {"weak_vacillation": 26, "strong_vacillation": 2}},
     },
 }  # fmt: skip

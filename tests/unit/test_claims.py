@@ -383,6 +383,13 @@ def test_the_share_of_rows_kept_and_of_a_pattern_after_the_filter(known):
     assert (kept["verdict"], kept["value"], kept["n"]) == ("supported", 0.4, 100)
     after = judge_claim(SHARE | {"share": "strong_vacillation", "when": "after", "bound": 0.5}, known, {}, filter_reports=[PATTERNS])
     assert (after["verdict"], after["value"], after["n"]) == ("contradicted", 0.05, 40)
+    raw = {"share": "no_pattern", "when": "before", "direction": "less", "bound": 0.2, "reported": 6.6}
+    free = judge_claim(SHARE | raw, known, {}, filter_reports=[PATTERNS])
+    assert (free["verdict"], free["value"], free["n"], free["reported_inside"]["points"]) == ("supported", 8 / 96, 96, True)
+    before = {key: value for key, value in PATTERNS["patterns"]["before"].items() if key != "free"}
+    earlier = PATTERNS | {"patterns": PATTERNS["patterns"] | {"before": before}}
+    missing = judge_claim(SHARE | raw, known, {}, filter_reports=[earlier])
+    assert (missing["verdict"], missing["reason"].endswith("filter it again")) == ("not run", True)
 
 
 def test_a_share_of_rows_that_no_filter_reported_was_not_run(known):

@@ -135,6 +135,12 @@ WRONG = {
         "models.organism.base",
         "circle",
     ),
+    "tuned from an unknown model": (
+        "models/organism-untrained/tuned_from",
+        "organsm",
+        "models.organism-untrained.tuned_from",
+        "'organism'?",
+    ),
     "data sets in a circle of three": ("datasets", CIRCLE, "datasets.organism-benign.decontaminate_against", "circle: organism-direct ->"),
     "a data set against itself": (
         "datasets/organism-direct/decontaminate_against",

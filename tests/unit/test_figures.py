@@ -65,7 +65,7 @@ def test_the_same_inputs_give_the_same_bytes(known, tmp_path):
 @pytest.mark.parametrize(
     "kind",
     [
-        "safety_reasoning_plane", "method_bars", "shift_tax", "activation_curve", "training_curve",
+        "safety_reasoning_plane", "method_bars", "shift_tax", "shift_histogram", "activation_curve", "training_curve",
         "sweep", "attack_bars", "safety_tax_plane",
     ],
 )  # fmt: skip
@@ -239,6 +239,26 @@ def test_four_settings_are_too_few_for_a_correlation(known):
     drawing = FIGURES["shift_tax"](inputs(known, "shift_tax", select={"source": "direct", "benign": 0}))
     assert "too few points for a correlation: 4 settings, 12 runs" in texts(drawing)
     assert all("value" not in record for record in drawing.data if record.get("kind"))
+
+
+def test_a_histogram_counts_the_outputs_of_all_seeds_and_marks_both_means(known):
+    drawing = FIGURES["shift_histogram"](inputs(known, "shift_histogram", select={"source": "direct", "benign": 0, "n": 100}))
+    # synthetic.study: 20 outputs a run around 1 − shift, which is 0.05 more than the accuracy
+    assert {(r["method"], r["runs"], sum(r["counts"]), r["n_items"]): r["value"] for r in drawing.data} == {
+        ("vanilla", 3, 60, 20): pytest.approx(0.45),
+        ("dgr", 3, 60, 20): pytest.approx(0.85),
+    }
+    assert {len(r["edges"]) for r in drawing.data} == {31}
+    (axes,) = drawing.figure.axes
+    assert [line.get_xdata()[0] for line in axes.lines] == [pytest.approx(0.45), pytest.approx(0.85)]
+    assert [text.get_text() for text in axes.get_legend().texts] == ["Vanilla SFT (3 runs), mean 0.45", "DGR (3 runs), mean 0.85"]
+
+
+def test_a_histogram_leaves_out_runs_without_the_similarity_of_each_output(tmp_path):
+    run = write_run(tmp_path / "v", spec_of("vanilla", "direct", 10, 0), 0.5, 0.5, shift=0.5)
+    drawing = FIGURES["shift_histogram"](inputs(results_of([write_base(tmp_path / "b"), run], tmp_path), "shift_histogram"))
+    assert "not enough runs" in texts(drawing)
+    assert drawing.notes == ["Not shown: 1 run without the similarity of each output."]
 
 
 def test_only_the_sources_that_are_shown_are_explained(known, tmp_path):
@@ -462,6 +482,23 @@ def test_the_main_figure_counts_from_each_settings_own_base(tmp_path):
     assert all(r["ci_low"] < r["value"] < r["ci_high"] for r in ours)
     # the paper's own: 100 to 10 of harm, 90 to 50 of accuracy; for the model that it prints alone
     assert {(r["model"], r["axis"]): r["value"] for r in printed} == {("tiny", "gained"): 0.9, ("tiny", "paid"): 0.4}
+
+
+def test_the_main_figure_counts_prior_models_from_what_they_were_tuned_from(tmp_path):
+    folders = [write_run(tmp_path / "v", spec_of("vanilla", "direct", 10, 0), 0.8, 0.5)]
+    for model, accuracy, refusal in (("tiny", 0.9, 0.0), ("aligned", 0.7, 0.8), ("other", 0.6, 0.2)):
+        base = {"run": f"base--{model}", "model": model, "recipe": "none", "method": "none", "source": "none", "n": 0, "seed": 0}
+        folders.append(write_run(tmp_path / base["run"], base, accuracy, refusal))
+    results = results_of(folders, tmp_path)
+    drawing = FIGURES["safety_tax_plane"](inputs(results, "safety_tax_plane", tuned_from={"aligned": "tiny", "other": "absent"}))
+    points = {(r["model"], r["tuned_from"], r["axis"]): r["value"] for r in drawing.data if r.get("kind") == "prior"}
+    assert points == {("aligned", "tiny", "gained"): pytest.approx(0.8), ("aligned", "tiny", "paid"): pytest.approx(0.2)}
+    assert drawing.runs == ["base--aligned", "base--tiny", spec_of("vanilla", "direct", 10, 0)["run"]]
+    assert "prior model" in {text.get_text() for text in drawing.figure.axes[0].get_legend().texts}
+    assert "aligned" in texts(drawing)
+    assert "kind" not in next(r for r in drawing.data if r["model"] == "tiny")
+    alone = FIGURES["safety_tax_plane"](inputs(results, "safety_tax_plane"))
+    assert "base--aligned" not in alone.runs
 
 
 def test_only_the_usual_setting_stands_beside_the_papers_point(known):

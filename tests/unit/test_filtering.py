@@ -102,6 +102,7 @@ def test_the_report_counts_verdicts_per_step_and_patterns_before_and_after():
             "before": {
                 "n": 6,
                 "unparseable": 1,
+                "free": 1,
                 "counts": {
                     "lack_of_safety_awareness": 1,
                     "overthinking": 3,
@@ -114,6 +115,7 @@ def test_the_report_counts_verdicts_per_step_and_patterns_before_and_after():
             "after": {
                 "n": 2,
                 "unparseable": 0,
+                "free": 1,
                 "counts": {
                     "lack_of_safety_awareness": 0,
                     "overthinking": 1,

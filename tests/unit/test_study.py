@@ -235,6 +235,15 @@ def test_the_model_whose_tokenizer_counts_is_not_trained_here(root: Path) -> Non
         load(unknown, root, files)
 
 
+def test_the_main_figure_is_told_what_prior_models_were_tuned_from(root: Path) -> None:
+    study = read([root / "config.yaml"], root)
+    tuned = study.figure_spec("safety_tax_plane")["tuned_from"]
+    assert tuned["realsafe-r1-32b"] == "r1-distill-qwen-32b"
+    shown = study.part_of(study.part("figures", "safety_tax_plane")).runs.values()
+    assert {*tuned, *tuned.values()} <= {run["model"] for run in shown if not run["n"]}
+    assert "tuned_from" not in study.figure_spec("shift_tax")
+
+
 def test_the_figure_or_table_of_a_claim_holds_its_runs(root: Path) -> None:
     study = read([root / "config.yaml"], root)
     runs = {run: run_fields(fields, run) for run, fields in study.runs.items()}
