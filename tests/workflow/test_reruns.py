@@ -15,6 +15,9 @@ BENIGN = "organism--organism-direct-benign--organism-smoke--n10--s0"
 DGR = {f"organism--organism-direct-dgr--organism-smoke--n10--s{seed}" for seed in (0, 1)}
 TRACE = {f"organism--organism-direct-dgr-trace--organism-smoke--n10--s{seed}" for seed in (0, 1)}
 DIRECT = {f"organism--organism-direct--organism-smoke--n10--s{seed}" for seed in (0, 1)}
+# What reads reports on data and judges alone, and no run.
+ON_ROWS = {"Draw cot_figure1", "Write the table cot_table4"}
+ON_REPORTS = ON_ROWS | {"Draw judge_accuracy", *(f"Write the table {name}" for name in ("data", "judges", "refinement"))}
 
 
 def chain(planned: dict[str, str]) -> dict[str, set[str]]:
@@ -34,7 +37,7 @@ def collecting(finished, with_list: bool = False, ablations: bool = True) -> set
     last = {"Collect every run into one metrics table", "Judge every claim of the papers on this study's data"}
     last |= {"Compare every two judges on the same samples", "Write the cards of models and datasets"}
     part = {"Draw ablations", "Write the table ablations"}
-    found = figures | tables | last | ({"List the runs of the study"} if with_list else set())
+    found = (figures | tables | last) - ON_REPORTS | ({"List the runs of the study"} if with_list else set())
     return found | {"Collect the runs of smoke+smoke_ablation into one metrics table"} if ablations else found - part
 
 
@@ -128,6 +131,7 @@ def test_a_changed_prompt_refines_again_and_trains_what_is_refined(finished):
         planned = chain(finished.planned())
     refinements = ("organism-dgr", "organism-dgr-trace")
     again = {f"{verb} organism-direct with organism ({name})" for verb in ("Rewrite", "Refine") for name in refinements}
+    again |= {"Write the table refinement"}
     assert planned == {"": collecting(finished) | again, **whole_chain(DGR | TRACE)}
 
 
@@ -138,6 +142,7 @@ def test_changed_code_of_the_phrase_judges_looks_for_phrases_again_and_trains_wh
         planned = chain(finished.planned())
     assert len(judged) > 5
     chosen = {"Judge the rows of organism-direct with organism_phrases", "Filter and draw the rows of organism-chosen"}
+    chosen |= ON_ROWS | {"Count the tokens of the responses of organism-chosen with the tokenizer of organism-untrained"}
     anew = dict.fromkeys(("Draw", "Train", "Evaluate", "Judge"), CHOSEN)
     assert planned == {"": collecting(finished) | chosen, **anew, "Look": judged}
 
