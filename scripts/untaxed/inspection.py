@@ -497,7 +497,8 @@ def _attack(results: Path, folder: Path, sample: Mapping[str, Any]) -> Iterator[
         yield f"attack      {sample['attack']}; {lengths}; no record of it under {place.parent} (made again, or deleted)"
         return
     told = [f"{key} {record[key]}" for key in ("technique", "stream", "iteration", "score") if record[key] is not None]
-    told += [] if record["success"] is None else ["success" if record["success"] else "no success"]
+    if record["success"] is not None:
+        told += ["no score"] * (record["score"] is None) + ["success" if record["success"] else "no success"]
     yield f"attack      {', '.join([record['attack'], *told])} ({path})"
     yield f"  prompts   {lengths}" + (
         "" if record["attacked"] == sample["prompt"] else "; it was attacked again since, so this run is out of date"

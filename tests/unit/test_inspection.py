@@ -381,6 +381,11 @@ def test_an_attack_on_one_run_is_told_with_its_place_its_outcome_and_what_it_ask
     assert not any("SECRET" in line for line in lines)
 
 
+def test_an_attack_that_its_judge_never_scored_is_told_so(traced):
+    attack(traced, "harm_pair", traced, score=None)
+    assert traced_attack(traced)[2].startswith("attack      pair, stream 2, iteration 5, no score, no success (")
+
+
 def test_an_attack_made_for_all_runs_is_told_with_its_technique_and_no_score(traced):
     more = {"attack": "pap-templates", "technique": "Authority", "score": None, "stream": None, "iteration": None, "success": None}
     attack(traced, "harm_pap", traced, **more)
