@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rows", required=True, help="rows whose prompts are asked (JSON Lines)")
     parser.add_argument("--model", help="folder of the teacher, unless a server has it")
     parser.add_argument("--output", required=True, help="distilled rows (JSON Lines)")
-    parser.add_argument("--report", required=True, help="counts per reason (JSON)")
+    parser.add_argument("--report", required=True, help="the teacher's name, and counts per reason (JSON)")
     parser.add_argument("--upstream", help="the release's source with the prompts, where the teacher's is `upstream:<style>`")
     parser.add_argument("--work-file", required=True, help="answers so far; the same call goes on from it")
     options = parser.parse_args(arguments)
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> None:
     from untaxed.distillation import assemble, build_requests, open_check
     from untaxed.engine import Sampling, generate_resumable, open_engine
     from untaxed.lengths import response_characters
+    from untaxed.models import model_name
     from untaxed.prompts import read_teacher_prompt
     from untaxed.records import Lasting, read_jsonl, write_json, write_jsonl
     from untaxed.served import summarise
@@ -56,7 +57,8 @@ def main(arguments: list[str]) -> None:
         )
     used = distilled[:limit]
     write_jsonl(options.output, used)
-    told = {"rows_out": len(used), "harmful": sum(row["harmful"] for row in used), "prompt_version": version}
+    teacher = model_name(options.model) if options.model else spec["engine"].get("model")
+    told = {"teacher": teacher, "rows_out": len(used), "harmful": sum(row["harmful"] for row in used), "prompt_version": version}
     write_json(options.report, report | told | {"response_characters": response_characters(used)})
 
 

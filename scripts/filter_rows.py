@@ -6,6 +6,7 @@ python scripts/filter_rows.py --spec '{"dataset": "cot", "filters": [{"judge": "
 
 import argparse
 import json
+from pathlib import Path
 
 from untaxed.command import run_command
 
@@ -16,7 +17,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rows", required=True, help="the rows, JSON Lines")
     parser.add_argument("--verdicts", action="append", default=[], metavar="JUDGE=FILE", help="a judge's verdicts on the rows; repeat")
     parser.add_argument("--output", required=True, help="the rows that stay, JSON Lines")
-    parser.add_argument("--report", required=True, help="counts per step, and of labels (JSON)")
+    parser.add_argument("--report", required=True, help="source, filters, counts per step, and of labels (JSON)")
     options = parser.parse_args(arguments)
 
     from untaxed.filtering import apply_filters
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> None:
     choice = (spec.get("patterns"), spec.get("limit"), spec.get("seed", 0), spec["dataset"])
     rows, report = apply_filters(list(read_jsonl(options.rows)), verdicts, spec.get("filters") or [], *choice)
     write_jsonl(options.output, rows)
-    write_json(options.report, report)
+    write_json(options.report, report | {"of": Path(options.rows).parent.name, "filters": spec.get("filters") or []})
     print(f"{spec['dataset']}: {report['rows']} rows, {report['kept']} pass, {report['rows_out']} stay")
 
 

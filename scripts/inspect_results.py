@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--verdict", help="samples with this verdict of a judge, such as refusal, compliance, 'no answer'")
     parser.add_argument("--correct", choices=("yes", "no"), help="samples of reasoning benchmarks that are right, or wrong")
     parser.add_argument("--run", default="", metavar="TEXT", help="runs whose id holds this text, such as s3")
-    parser.add_argument("--limit", type=int, default=10, help="samples listed per run, 0 for all (default 10)")
+    parser.add_argument("--limit", type=int, default=10, help="samples listed per run, rows per training; 0 for all (default 10)")
     parser.add_argument("--show-text", action="store_true", help="show prompts and generations, which may be harmful")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a traceback
@@ -57,7 +57,7 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
             filters = inspection.Filters((benchmark,), filters.verdict, filters.correct, limit=filters.limit)
             return inspection.inspect_run(results, run, filters, options.show_text)
         case [run, benchmark, name]:
-            return inspection.trace(results, run, benchmark, name, options.show_text)
+            return inspection.trace(results, run, benchmark, name, options.show_text, filters.limit)
     raise UserError(f"after a study come a run, a benchmark and an id; found {len(options.rest)} words")
 
 

@@ -7,7 +7,6 @@ other thing has it. Figures are at most 7 inches wide with no text below 7 point
 """
 
 import shlex
-import subprocess
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from untaxed.agreement import QUESTIONS
 from untaxed.metrics import ABLATION, LABELS, NOTEWORTHY, Measure, Results, base_of, by_setting, measure, safety_axis, select
-from untaxed.records import UserError, atomic_path, write_json
+from untaxed.records import UserError, atomic_path, git_commit, write_json
 from untaxed.reported import column_measures, columns_of, entry_of, printed, runs_of
 from untaxed.statistics import (
     FEWEST_SETTINGS,
@@ -1691,15 +1690,6 @@ READS: dict[str, frozenset[str]] = {
 
 
 # ---- to files -------------------------------------------------------------------------------------------------------------------------
-
-
-def git_commit(place: Path = Path(__file__).parent) -> str:
-    """The commit of the code that draws, with "-dirty" where tracked files were changed since; "unknown" outside a repository."""
-    try:
-        command = ["git", "-C", str(place), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _write_notes(drawing: Drawing) -> None:

@@ -394,17 +394,24 @@ def _ending(sample: Mapping[str, Any]) -> str:
     return ("answered" if sample["answer"].strip() else "no answer") + (", cut off" if sample["finish"] == "length" else "")
 
 
+def _attack_of(sample: Mapping[str, Any]) -> str:
+    return f", attacked by {sample['attack']}" if sample.get("attack") else ""
+
+
 def _lengths(sample: Mapping[str, Any]) -> str:
     return f"{sample['tokens']} tokens, trace {len(sample['reasoning'])} + answer {len(sample['answer'])} characters"
 
 
 def _sample_line(sample: Mapping[str, Any]) -> str:
-    return f"  {sample['id']!s:<24} {sample['benchmark']:<18} {_found(sample):<32} {_lengths(sample)}, {_ending(sample)}"
+    return (
+        f"  {sample['id']!s:<24} {sample['benchmark']:<18} {_found(sample):<32} {_lengths(sample)}, {_ending(sample)}{_attack_of(sample)}"
+    )
 
 
 def _texts(sample: Mapping[str, Any]) -> Iterator[str]:
     """The texts of a sample, indented, without characters that would steer a terminal."""
-    texts = {"prompt": sample["prompt"], "generation": sample["generation"]}
+    attacked = {"original prompt": sample.get("original_prompt"), "attacked prompt": sample["prompt"]}
+    texts = (attacked if sample.get("attack") else {"prompt": sample["prompt"]}) | {"generation": sample["generation"]}
     for name, text in (texts | {f"quoted by {judge}": record["raw"] for judge, record in sample["verdicts"].items()}).items():
         yield f"    {name}:"
         for line in str(text).splitlines():
@@ -428,8 +435,9 @@ def find_sample(folder: Path, benchmark: str, name: str) -> dict[str, Any]:
     raise UserError(f"{benchmark}: no sample {name!r}; {nearest(name, names[benchmark], FEW)}")
 
 
-def trace(results: Path, run: str, benchmark: str, name: str, show_text: bool = False) -> Iterator[str]:
-    """Where one generation comes from: prompt and dataset, verdicts, and every training that made its model, down to the first weights.
+def trace(results: Path, run: str, benchmark: str, name: str, show_text: bool = False, limit: int = 10) -> Iterator[str]:
+    """Where one generation comes from: prompt, dataset and attack, verdicts, and every training that made its model, down to the first
+    weights, with the ids of at most `limit` rows of each (0: all).
 
     Raises UserError as `run_folder` and `find_sample` do.
     """
@@ -442,6 +450,7 @@ def trace(results: Path, run: str, benchmark: str, name: str, show_text: bool = 
     kind = f"{'harmful' if sample['harmful'] else 'harmless'}, category {sample['category']}"
     yield f"prompt      {item_of(name)} ({kind}) of {_origin(results, sample)}"
     yield f"benchmark   {benchmark}, task version {sample.get('version', 'not recorded')}"
+    yield from _attack(results, folder, sample)
     yield f"generation  {name}: {_lengths(sample)}, {_ending(sample)}"
     for judge, record in sample["verdicts"].items():
         sees = f"the {record['sees']['prompt']} prompt and the answer" + (" with its trace" if record["sees"]["trace"] else "")
@@ -453,13 +462,13 @@ def trace(results: Path, run: str, benchmark: str, name: str, show_text: bool = 
     yield f"run         {run}: model {fields['base']}, {told}"
     model = spec["model"]
     for training in _lineage(results, spec):
-        yield from _training(results, training)
+        yield from _training(results, training, limit)
         model = training["model"]
     manifest = _manifest(model_manifest(results, model))
     source = ", ".join(f"{key} {value}" for key, value in (manifest.get("source") or {}).items())
     yield f"model       {model}, as it came ({source or 'source not recorded'})"
     yield f"  weights   sha256 {manifest.get('weights_sha256', 'not recorded')}"
-    yield f"commit      {_commits(results)}"
+    yield f"commit      of the samples: {_commit(folder / 'samples.made.json')}; of the study's figures: {_commits(results)}"
     if show_text:
         yield from _texts(sample)
 
@@ -475,6 +484,34 @@ def _origin(results: Path, sample: Mapping[str, Any]) -> str:
     return f"no dataset under {results}/datasets (they were made again, or deleted)"
 
 
+def _attack(results: Path, folder: Path, sample: Mapping[str, Any]) -> Iterator[str]:
+    """What attacked a sample's prompt, how it went and what it asked; nothing where there was no attack."""
+    if not sample.get("attack"):
+        return
+    # an attack on one model lies with its run, one that asks no model under test is made once for all
+    name, place = item_of(str(sample["id"])), Path("attacked", sample["benchmark"], "records.jsonl")
+    path = next((path for path in (folder / place, results / place) if path.is_file()), None)
+    record = next((record for record in read_jsonl(path) if str(record["id"]) == name), None) if path else None
+    lengths = f"original prompt {len(sample['original_prompt'])} characters, attacked prompt {len(sample['prompt'])}"
+    if record is None:
+        yield f"attack      {sample['attack']}; {lengths}; no record of it under {place.parent} (made again, or deleted)"
+        return
+    told = [f"{key} {record[key]}" for key in ("technique", "stream", "iteration", "score") if record[key] is not None]
+    if record["success"] is not None:
+        told += ["no score"] * (record["score"] is None) + ["success" if record["success"] else "no success"]
+    yield f"attack      {', '.join([record['attack'], *told])} ({path})"
+    yield f"  prompts   {lengths}" + (
+        "" if record["attacked"] == sample["prompt"] else "; it was attacked again since, so this run is out of date"
+    )
+    for key, what in (("requests", "requests "), ("unparseable", "unparsed ")):
+        yield f"  {what} " + ", ".join(f"{role} {count}" for role, count in record[key].items())
+
+
+def _commit(path: Path) -> str:
+    """The commit that a checkpoint or a run's samples were made by."""
+    return read_json(path)["commit"] if path.is_file() else "not recorded"
+
+
 def _lineage(results: Path, spec: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
     """The specification of each training that led to a run's weights, the last first; a base run is the model itself."""
     while spec is not None:
@@ -488,38 +525,100 @@ def _manifest(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _training(results: Path, spec: Mapping[str, Any]) -> Iterator[str]:
-    """One training: its checkpoint, base, trainer and training set."""
+def _training(results: Path, spec: Mapping[str, Any], limit: int) -> Iterator[str]:
+    """One training: its checkpoint, base, trainer and training set, of which `limit` rows (0: all) by their ids."""
     folder = results / "runs" / spec["run"]
     manifest = _manifest(folder / "checkpoint" / "manifest.json")
     base = _manifest(model_manifest(results, spec["model"])).get("weights_sha256")
     trainer, seed = spec.get("trainer") or {}, spec.get("seed", 0)
     yield f"checkpoint  {spec['run']}"
     yield f"  weights   sha256 {manifest.get('weights_sha256', 'not recorded: no checkpoint/manifest.json')}"
+    yield f"  commit    {_commit(folder / 'checkpoint' / 'made.json')}"
     same = "as it still has" if base == manifest.get("base") else "but it has others now, so this run is out of date"
     yield f"  base      {spec['model']}, weights sha256 {manifest.get('base', 'not recorded')}" + (f", {same}" if base else "")
     settings = ", ".join(f"{key.replace('_', ' ')} {trainer[key]}" for key in ("learning_rate", "epochs", "batch_size") if key in trainer)
     yield f"  trainer   {spec.get('trainer_name')} ({settings}), {manifest.get('steps', '?')} steps, seed {seed}"
     parts = [{"dataset": spec.get("dataset"), "n": spec["n"]}, *spec.get("mix", [])]
     sources: Counter[str] = Counter()
+    listed: list[str] = []
     reasons: dict[str, Counter[str]] = {}
     harmful = 0
     for row in read_jsonl(folder / "train.jsonl"):
         sources[row["source"]] += 1
         harmful += bool(row["harmful"])
+        if not limit or len(listed) < limit:
+            listed.append(_row_line(row))
         for piece, record in (row.get("pieces") or {}).items():
             reasons.setdefault(piece, Counter())[record["reason"]] += 1
     counts = ", ".join(f"{part['n']} of {part['dataset']}" for part in parts)
     told = ", ".join(f"{source} {count}" for source, count in sorted(sources.items()))
     yield f"  rows      {sources.total()}, {harmful} of them harmful: {counts}; sources: {told} ({folder}/train.jsonl)"
+    yield from listed
+    if len(listed) < sources.total():
+        yield f"    … {sources.total() - len(listed)} more: --limit 0 lists all"
     for piece, found in sorted(reasons.items(), reverse=True):
         yield f"  {piece:<9} {_kept_text(found)}"
     if spec.get("refinement"):
         yield from _refinement(results / "refined" / spec["dataset"] / spec["model"] / spec["refinement"] / "report.json")
     for part in parts:
-        if taught := _manifest(results / "distilled" / str(part["dataset"]) / "report.json"):
-            kept = f"{taught['kept']} of {taught['rows']} kept, {taught['rows_out']} used"
-            yield f"  answers   of {part['dataset']} are its teacher's: {kept}"
+        yield from _dataset(results, str(part["dataset"]))
+
+
+def _row_line(row: Mapping[str, Any]) -> str:
+    """A row of a training set: id, source, and what became of each of its rewrites."""
+    told = [f"{piece} {record['reason']}" for piece, record in sorted((row.get("pieces") or {}).items(), reverse=True)]
+    return f"    {row['id']!s:<24} " + ", ".join([row["source"], "harmful" if row["harmful"] else "harmless", *told])
+
+
+def _dataset(results: Path, name: str) -> Iterator[str]:
+    """What made the rows of a dataset: the dataset and the filters that they were drawn by, and the teacher that answered."""
+    card = results / "cards" / f"{name}.md"
+    filtered = results / "filtered" / name / "report.json"
+    if report := _manifest(filtered):
+        source = report.get("of") or _drawn_from(results, name)
+        yield f"  drawn     {name} from {source or 'a dataset that is not recorded'}: {_steps(report)} ({filtered})"
+        name = source
+    path = results / "distilled" / name / "report.json"
+    if report := _manifest(path):
+        kept = f"{report['kept']} of {report['rows']} kept, {report['rows_out']} used"
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(report["reasons"].items()) if count)
+        yield f"  answers   of {name} are its teacher's: {kept}; reasons: {reasons} ({path})"
+        yield f"  teacher   of {name}: {_teacher(results, report, card)}"
+
+
+def _teacher(results: Path, report: Mapping[str, Any], card: Path) -> str:
+    """A teacher, with its weights where this study has them."""
+    if not (teacher := report.get("teacher")):
+        return "not recorded in this older report" + (f"; {card} tells it" if card.is_file() else "")
+    if not (manifest := _manifest(model_manifest(results, teacher))):
+        return f"{teacher}, whose weights this study does not have (a server has them, or they were deleted)"
+    stage = f", trained here as reasoning--{teacher}" if (results / "runs" / f"reasoning--{teacher}").is_dir() else ""
+    return f"{teacher}, weights sha256 {manifest.get('weights_sha256', 'not recorded')}{stage}"
+
+
+def _steps(report: Mapping[str, Any]) -> str:
+    """The filters of a drawn dataset in their order, with the rows before and after each, and the draw."""
+    filters = report.get("filters") or [{}] * len(report["steps"])
+    steps = []
+    for entry, step in zip(filters, report["steps"], strict=True):
+        asked = "keep" if entry.get("keep") is not None else "allow"
+        rule = f" ({asked}s {', '.join(entry[asked] or ['nothing'])})" if entry.get(asked) is not None else ""
+        found = ", ".join(f"{verdict} {count}" for verdict, count in sorted(step["verdicts"].items()))
+        steps.append(f"{step['judge']}{rule} lets {step['out']} of {step['in']} pass: {found}")
+    drawn = f"{report['rows_out']} of {report['kept']} drawn"
+    return "; ".join([*(steps or [f"no filter, {report['rows']} rows"]), drawn])
+
+
+def _drawn_from(results: Path, name: str) -> str:
+    """The dataset that holds all rows of a drawn one, whose older report does not say so; "" where none does."""
+    with (results / "filtered" / name / "rows.jsonl").open(encoding="utf-8") as stream:
+        drawn = set(stream)
+    paths = [path for folder in ("distilled", "datasets") for path in sorted(results.glob(f"{folder}/*/rows.jsonl"))]
+    for path in paths:
+        with path.open(encoding="utf-8") as stream:
+            if len(drawn.intersection(stream)) == len(drawn):
+                return path.parent.name
+    return ""
 
 
 def _kept_text(reasons: Mapping[str, int]) -> str:
@@ -540,7 +639,7 @@ def _refinement(path: Path) -> Iterator[str]:
 
 
 def _commits(results: Path) -> str:
-    """The commits that the study's figures record; a run records none."""
+    """The commits that the study's figures record."""
     paths = results.resolve().parents[1].glob(f"paper_figures/{results.name}/*.json")
     commits = sorted({read_json(path).get("commit", "unknown") for path in paths})
-    return f"{', '.join(commits)} drew the study's figures (a run records none)" if commits else "not recorded: no figure is drawn yet"
+    return ", ".join(commits) or "none is drawn yet"

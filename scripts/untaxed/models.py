@@ -33,6 +33,12 @@ UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".m
 REMOTE_CODE_KEYS = ("auto_map", "trust_remote_code")
 
 
+def model_name(folder: Path | str) -> str:
+    """A model's name by its folder: models/<name>, or runs/reasoning--<name>/checkpoint where it was trained here."""
+    path = Path(folder)
+    return path.parent.name.removeprefix("reasoning--") if path.name == "checkpoint" else path.name
+
+
 def prepare(spec: dict[str, Any], asset: Path | str | None, output: Path | str) -> dict[str, Any]:
     """Make the model folder `output` from `spec` and return its record, which is also written to `output`/manifest.json.
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -133,3 +134,12 @@ def sha256(path: Path | str) -> str:
 def fingerprint(value: Any) -> str:
     """Twelve hexadecimal characters that identify a JSON-like value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def git_commit(place: Path = Path(__file__).parent) -> str:
+    """The commit of the code that runs, with "-dirty" where tracked files were changed since; "unknown" outside a repository."""
+    try:
+        command = ["git", "-C", str(place), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -11,7 +11,7 @@ from pathlib import Path
 from untaxed.attention import use_packed_rows
 from untaxed.command import Interrupted
 from untaxed.models import weights_sha256
-from untaxed.records import UserError, atomic_folder, fingerprint, read_json, read_jsonl, sha256, write_json, write_text
+from untaxed.records import UserError, atomic_folder, fingerprint, git_commit, read_json, read_jsonl, sha256, write_json, write_text
 from untaxed.thinking import ThinkingFormat
 from untaxed.training_sets import IGNORED, token_counts, tokenize
 
@@ -159,7 +159,7 @@ def train(
 ) -> None:
     """Fine-tune the model in `base` on the rows and leave weights, tokenizer and manifest in `output`.
 
-    `card` writes the folder's README.md from the manifest.
+    `card` writes the folder's README.md from the manifest. The commit stands in made.json, on which no later step depends.
 
     A killed call resumes from its last checkpoint in `work_root` and ends with the same weights. Raises Interrupted
     (exit code 75, run again) after SIGTERM.
@@ -170,6 +170,7 @@ def train(
     from trl import SFTConfig
 
     trainer_spec, thinking = run["trainer"], ThinkingFormat(**run["thinking"])
+    commit = git_commit()  # of the code that is loaded now; a long training may outlast a checkout
     work = work_root / f"{run['run']}-{work_key(run, rows_file, base)}"
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     if template := run.get("chat_template"):
@@ -204,7 +205,8 @@ def train(
         if trainer_spec["lora_rank"]:
             model = model.merge_and_unload()
             gathered = model.state_dict()
-        save(model, cast(gathered, getattr(torch, dtype)), tokenizer, output, manifest(run, tokenized, trainer.state, base), card)
+        record = manifest(run, tokenized, trainer.state, base)
+        save(model, cast(gathered, getattr(torch, dtype)), tokenizer, output, record, commit, card)
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -226,8 +228,8 @@ def manifest(run: dict, tokenized: list, state, base: Path) -> dict:
     }
 
 
-def save(model, weights: dict, tokenizer, output: Path, record: dict, card: Callable[[dict], str] | None = None) -> None:
-    """Write weights (safetensors), tokenizer, manifest and, with `card`, README.md in one atomic step."""
+def save(model, weights: dict, tokenizer, output: Path, record: dict, commit: str, card: Callable[[dict], str] | None = None) -> None:
+    """Write weights (safetensors), tokenizer, manifest, made.json (the commit) and, with `card`, README.md in one atomic step."""
     with atomic_folder(output) as folder:
         model.save_pretrained(folder, state_dict=weights)
         dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
@@ -235,5 +237,6 @@ def save(model, weights: dict, tokenizer, output: Path, record: dict, card: Call
         tokenizer.save_pretrained(folder)
         record = {**record, "weights_sha256": weights_sha256(folder)}
         write_json(folder / "manifest.json", record)
+        write_json(folder / "made.json", {"commit": commit})  # not in the manifest, on which whatever is tuned from here depends
         if card:
             write_text(folder / "README.md", card(record))

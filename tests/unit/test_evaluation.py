@@ -462,6 +462,7 @@ def test_the_command_writes_the_samples(folder, tmp_path, monkeypatch, capsys):
     command = importlib.util.module_from_spec(location)
     location.loader.exec_module(command)
     monkeypatch.setattr("untaxed.machine.offline", lambda: None)
+    monkeypatch.setattr("untaxed.records.git_commit", lambda: "c0ffee-dirty")
     write_jsonl(tmp_path / "rows.jsonl", [row("a", "4"), row("b", "5")])
     suite = spec(chains=benchmark("organism.yaml"))
     files = ["--rows", f"chains={tmp_path / 'rows.jsonl'}", "--samples", str(tmp_path / "samples.jsonl")]
@@ -469,6 +470,8 @@ def test_the_command_writes_the_samples(folder, tmp_path, monkeypatch, capsys):
     samples = list(read_jsonl(tmp_path / "samples.jsonl"))
     assert [(s["id"], s["target"]) for s in samples] == [("a", "4"), ("b", "5")]
     assert '"exact_match": 0.0' in capsys.readouterr().out
+    assert json.loads((tmp_path / "samples.made.json").read_text()) == {"commit": "c0ffee-dirty"}
+    assert "c0ffee" not in (tmp_path / "samples.jsonl").read_text(), "judges read the samples: another commit must not change them"
 
 
 def test_a_benchmark_that_runs_code_is_refused_before_the_model_is_loaded_where_there_is_no_sandbox(monkeypatch):

@@ -1,11 +1,10 @@
 """Figures: every kind draws from full, poor and empty results, the same bytes each time, with a sidecar that says where it came from."""
 
 import json
-import subprocess
 
 import pytest
 from synthetic import PAIR, PATTERNS, end_generations, paper, results_of, spec_of, study, write_base, write_run
-from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, STYLES, Inputs, colour, draw, family_colour, git_commit, looks_of, style
+from untaxed.figures import COLOURS, FIGURES, REASON_COLOURS, STYLES, Inputs, colour, draw, family_colour, looks_of, style
 from untaxed.records import UserError
 
 REASONS = {"ok": 6, "overthinking": 1, "meta-thinking": 2, "empty": 0, "stray-marker": 1, "not-refined": 0}
@@ -185,20 +184,6 @@ def test_the_training_curve_is_the_mean_over_seeds_of_each_setting(known):
     manifests = [{"run": run, "loss": losses} for run, losses in zip(names, ([2.0, 1.0, 0.5], [4.0, 2.0]), strict=True)]
     (record,) = FIGURES["training_curve"](Inputs(spec, known, manifests=manifests)).data
     assert (record["series"], record["runs"], record["loss"]) == ("DGR", 2, [3.0, 1.5])
-
-
-def test_the_commit_says_when_the_code_was_changed_since(tmp_path):
-    def git(*words):
-        who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        return subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True, text=True).stdout.strip()
-
-    git("init")
-    (tmp_path / "code.py").write_text("1")
-    git("add", "code.py")
-    git("commit", "-m", "one")
-    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
-    (tmp_path / "code.py").write_text("2")
-    assert git_commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
 
 
 def test_a_method_keeps_its_colour():

@@ -160,9 +160,11 @@ def test_the_commands_keep_the_rows_that_refuse_by_phrases(root, tmp_path, capsy
 
     answers = {"a": "I'm sorry, but I can't help with that.", "b": "Here is how.", "c": "I must decline.", "d": ""}
     rows = [row(name, answer, "I should not help.") for name, answer in answers.items()]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
     prompt = str(root / "prompts/refusal_phrases.yaml")
     spec = {"judge": "phrases", "kind": "string_match", "prompt": prompt, "dataset": "set", "benchmarks": ["xstest"]}
+    tmp_path /= "source"
+    tmp_path.mkdir()
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
     paths = {name: str(tmp_path / name) for name in ("rows.jsonl", "verdicts.jsonl", "kept.jsonl", "report.json")}
     told = ["--spec", json.dumps(spec), "--rows", paths["rows.jsonl"], "--output", paths["verdicts.jsonl"]]
     judge_rows.main(told)
@@ -174,5 +176,7 @@ def test_the_commands_keep_the_rows_that_refuse_by_phrases(root, tmp_path, capsy
         ["--spec", json.dumps(chosen), "--rows", paths["rows.jsonl"], "--verdicts", f"phrases={paths['verdicts.jsonl']}", *output]
     )
     assert list(read_jsonl(paths["kept.jsonl"])) == [rows[0], rows[2]]
-    assert read_json(paths["report.json"])["steps"][0]["verdicts"] == {"refusal": 2, "compliance": 1, "no answer": 1}
+    report = read_json(paths["report.json"])
+    assert (report["of"], report["filters"]) == ("source", chosen["filters"]), "what `./untaxed inspect` traces rows by"
+    assert report["steps"][0]["verdicts"] == {"refusal": 2, "compliance": 1, "no answer": 1}
     assert capsys.readouterr().out == "phrases: 4 samples, 1 compliance, 1 no answer, 2 refusal\nset: 4 rows, 2 pass, 2 stay\n"

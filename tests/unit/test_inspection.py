@@ -12,7 +12,7 @@ from untaxed import inspection
 from untaxed.figures import FIGURES, Inputs
 from untaxed.inspection import WARNING, Filters
 from untaxed.metrics import Results
-from untaxed.records import UserError, read_jsonl, read_yaml, write_json, write_jsonl, write_yaml
+from untaxed.records import UserError, read_json, read_jsonl, read_yaml, write_json, write_jsonl, write_yaml
 
 TEXTS = {
     "prompt": "SECRET prompt",
@@ -81,6 +81,8 @@ def traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     refined = [row | {"id": str(n), "pieces": {"reasoning": {"reason": a}, "answer": {"reason": b}}} for n, (a, b) in enumerate(reasons)]
     write_jsonl(run / "train.jsonl", [*refined, row | {"id": "c", "harmful": False, "source": "hh"}])
     write_json(run / "checkpoint" / "manifest.json", {"weights_sha256": "aaa", "base": "bbb", "steps": 6})
+    write_json(run / "checkpoint" / "made.json", {"commit": "feed-dirty"})
+    write_json(run / "samples.made.json", {"commit": "f00d"})
     write_yaml(stage / "run.yaml", {"run": "reasoning--m", "model": "raw", "n": 2, "dataset": "sums", "trainer_name": "long", "mix": []})
     write_jsonl(stage / "train.jsonl", [row | {"id": str(n), "harmful": False, "source": "gym"} for n in range(2)])
     write_json(stage / "checkpoint" / "manifest.json", {"weights_sha256": "bbb", "base": "ccc", "steps": 9})
@@ -91,7 +93,9 @@ def traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "pieces": {"reasoning": {"ok": 4, "empty": 1}, "answer": {"ok": 2, "overthinking": 3}},
     }
     write_json(folder / "refined/safety/m/dgr/report.json", report)
-    write_json(folder / "distilled/chat/report.json", {"rows": 8, "kept": 7, "rows_out": 6})
+    write_json(
+        folder / "distilled/chat/report.json", {"rows": 8, "kept": 7, "rows_out": 6, "reasons": {"ok": 7, "truncated": 1, "empty": 0}}
+    )
     write_jsonl(folder / "datasets/twin/rows.jsonl", [row | {"id": "h-1", "prompt": "another prompt of this id"}])
     write_jsonl(folder / "datasets/asked/rows.jsonl", [row | {"id": "h-1", "prompt": TEXTS["prompt"], "source": "strongreject"}] * 2)
     sample = {"benchmark": "harm", "harmful": True, "correct": None, "finish": "stop", "tokens": 7, "category": "fraud", "version": 2}
@@ -304,22 +308,31 @@ def test_a_generation_is_traced_to_prompt_judge_trainings_rows_and_first_weights
         "run         m--r--t--n3--s4: model m, recipe r, method dgr, n 3, seed 4",
         "checkpoint  m--r--t--n3--s4",
         "  weights   sha256 aaa",
+        "  commit    feed-dirty",
         "  base      m, weights sha256 bbb, as it still has",
         "  trainer   t (learning rate 0.1, epochs 2.0, batch size 8), 6 steps, seed 4",
         f"  rows      4, 3 of them harmful: 3 of safety, 1 of chat; sources: advbench 3, hh 1 ({traced}/runs/m--r--t--n3--s4/train.jsonl)",
+        "    0                        advbench, harmful, reasoning ok, answer ok",
+        "    1                        advbench, harmful, reasoning ok, answer overthinking",
+        "    2                        advbench, harmful, reasoning empty, answer overthinking",
+        "    c                        hh, harmless",
         "  reasoning 2 rewrites kept, 1 originals (empty 1)",
         "  answer    1 rewrites kept, 2 originals (overthinking 2)",
         "  refined   5 rows in all, filters overthinking: reasoning 4 rewrites kept, 1 originals (empty 1);"
         f" answer 2 rewrites kept, 3 originals (overthinking 3) ({traced}/refined/safety/m/dgr/report.json)",
-        "  answers   of chat are its teacher's: 7 of 8 kept, 6 used",
+        f"  answers   of chat are its teacher's: 7 of 8 kept, 6 used; reasons: ok 7, truncated 1 ({traced}/distilled/chat/report.json)",
+        "  teacher   of chat: not recorded in this older report",
         "checkpoint  reasoning--m",
         "  weights   sha256 bbb",
+        "  commit    not recorded",
         "  base      raw, weights sha256 ccc, as it still has",
         "  trainer   long (), 9 steps, seed 0",
         f"  rows      2, 0 of them harmful: 2 of sums; sources: gym 2 ({traced}/runs/reasoning--m/train.jsonl)",
+        "    0                        gym, harmless",
+        "    1                        gym, harmless",
         "model       raw, as it came (file raw.gguf)",
         "  weights   sha256 ccc",
-        "commit      c0ffee drew the study's figures (a run records none)",
+        "commit      of the samples: f00d; of the study's figures: c0ffee",
     ]
 
 
@@ -336,6 +349,131 @@ def test_a_base_run_is_traced_to_the_training_of_its_model(traced):
     lines = said(inspection.trace(traced, "base--m", "harm", "h-1")).splitlines()
     assert "graded      correct" in lines
     assert [line for line in lines if line.startswith("checkpoint")] == ["checkpoint  reasoning--m"]
+
+
+def attack(traced: Path, benchmark: str, folder: Path, **more) -> None:
+    """Put a run's first sample under attack, with a record in `folder`, whose prompt may be another than the sample's."""
+    path = traced / "runs/m--r--t--n3--s4/samples.jsonl"
+    first, *rest = read_jsonl(path)
+    first |= {"benchmark": benchmark, "attack": "pair", "original_prompt": "SECRET goal", "prompt": "SECRET attacked prompt"}
+    write_jsonl(path, [first, *rest])
+    (traced / "runs/m--r--t--n3--s4/verdicts/rubric.jsonl").unlink()
+    counts = {"attacker": 4, "target": 3, "judge": 2}
+    record = {"id": "h-1", "prompt": "SECRET goal", "attacked": "SECRET attacked prompt", "attack": "pair", "technique": None}
+    record |= {"score": 7, "stream": 2, "iteration": 5, "success": False, "requests": counts, "unparseable": counts | {"judge": 1}}
+    write_jsonl(folder / "attacked" / benchmark / "records.jsonl", [record | {"id": "h-0"}, record | more])
+
+
+def traced_attack(traced: Path, benchmark: str = "harm_pair", show_text: bool = False) -> list[str]:
+    return said(inspection.trace(traced, "m--r--t--n3--s4", benchmark, "h-1", show_text)).splitlines()
+
+
+def test_an_attack_on_one_run_is_told_with_its_place_its_outcome_and_what_it_asked(traced):
+    run = traced / "runs/m--r--t--n3--s4"
+    attack(traced, "harm_pair", run)
+    lines = traced_attack(traced)
+    assert lines[2:6] == [
+        f"attack      pair, stream 2, iteration 5, score 7, no success ({run}/attacked/harm_pair/records.jsonl)",
+        "  prompts   original prompt 11 characters, attacked prompt 22",
+        "  requests  attacker 4, target 3, judge 2",
+        "  unparsed  attacker 4, target 3, judge 1",
+    ]
+    assert not any("SECRET" in line for line in lines)
+
+
+def test_an_attack_that_its_judge_never_scored_is_told_so(traced):
+    attack(traced, "harm_pair", traced, score=None)
+    assert traced_attack(traced)[2].startswith("attack      pair, stream 2, iteration 5, no score, no success (")
+
+
+def test_an_attack_made_for_all_runs_is_told_with_its_technique_and_no_score(traced):
+    more = {"attack": "pap-templates", "technique": "Authority", "score": None, "stream": None, "iteration": None, "success": None}
+    attack(traced, "harm_pap", traced, **more)
+    assert (
+        traced_attack(traced, "harm_pap")[2] == f"attack      pap-templates, technique Authority ({traced}/attacked/harm_pap/records.jsonl)"
+    )
+
+
+def test_both_prompts_of_an_attack_are_shown_where_texts_are_asked_for(traced):
+    attack(traced, "harm_pair", traced)
+    text = "\n".join(traced_attack(traced, show_text=True))
+    assert "    original prompt:\n      SECRET goal\n    attacked prompt:\n      SECRET attacked prompt\n    generation:" in text
+    listed = said(inspection.inspect_run(traced, "m--r--t--n3--s4", Filters(("harm_pair",)), True))
+    assert "answered, attacked by pair" in listed
+    assert "original prompt:\n      SECRET goal" in listed
+
+
+def test_an_attack_that_was_made_again_or_is_gone_is_told(traced):
+    attack(traced, "harm_pair", traced, attacked="SECRET other prompt")
+    assert traced_attack(traced)[3].endswith("attacked prompt 22; it was attacked again since, so this run is out of date")
+    (traced / "attacked/harm_pair/records.jsonl").unlink()
+    lines = traced_attack(traced)
+    lengths = "original prompt 11 characters, attacked prompt 22"
+    assert lines[2] == f"attack      pair; {lengths}; no record of it under attacked/harm_pair (made again, or deleted)"
+    assert lines[3].startswith("generation")
+
+
+def test_rows_of_a_training_are_listed_as_far_as_the_limit_asks(traced):
+    lines = said(inspection.trace(traced, "m--r--t--n3--s4", "harm", "h-1", limit=1)).splitlines()
+    rows = [line for line in lines if line.startswith("    ")]
+    assert [line.split()[:2] for line in rows] == [["0", "advbench,"], ["…", "3"], ["0", "gym,"], ["…", "1"]]
+    every = said(inspection.trace(traced, "m--r--t--n3--s4", "harm", "h-1", limit=0))
+    assert "more: --limit" not in every
+    assert "    c                        hh, harmless" in every
+
+
+def draw(traced: Path, **more) -> None:
+    """Let the run's safety rows be drawn from `taught`, of a teacher; `more` is what newer reports say."""
+    lines = [{"id": str(n), "prompt": "SECRET", "answer": f"SECRET {n}"} for n in range(3)]
+    prompts = [line | {"answer": ""} for line in lines]
+    write_jsonl(traced / "datasets/taught/rows.jsonl", prompts)
+    write_jsonl(traced / "distilled/taught/rows.jsonl", lines)
+    write_jsonl(traced / "filtered/safety/rows.jsonl", lines[:2])
+    step = {"judge": "phrases", "in": 3, "out": 2, "verdicts": {"refusal": 2, "compliance": 1}}
+    write_json(traced / "filtered/safety/report.json", {"rows": 3, "kept": 2, "rows_out": 2, "steps": [step]} | more)
+
+
+def test_drawn_rows_are_traced_to_the_dataset_its_filters_and_its_teacher(traced):
+    draw(traced, of="taught", filters=[{"judge": "phrases", "keep": ["refusal"]}])
+    report = {"teacher": "m", "rows": 5, "kept": 3, "rows_out": 3, "reasons": {"ok": 3, "unclosed": 2}}
+    write_json(traced / "distilled/taught/report.json", report)
+    lines = said(inspection.trace(traced, "m--r--t--n3--s4", "harm", "h-1")).splitlines()
+    first = lines.index(
+        "  drawn     safety from taught: phrases (keeps refusal) lets 2 of 3 pass: compliance 1, refusal 2; 2 of 2 drawn"
+        f" ({traced}/filtered/safety/report.json)"
+    )
+    assert lines[first + 1 : first + 3] == [
+        f"  answers   of taught are its teacher's: 3 of 5 kept, 3 used; reasons: ok 3, unclosed 2 ({traced}/distilled/taught/report.json)",
+        "  teacher   of taught: m, weights sha256 bbb, trained here as reasoning--m",
+    ]
+
+
+def test_an_older_report_of_drawn_rows_leads_to_the_dataset_that_holds_them(traced):
+    draw(traced)
+    (traced / "cards").mkdir()
+    (traced / "cards/safety.md").write_text("by a teacher")
+    write_json(traced / "distilled/taught/report.json", {"rows": 5, "kept": 3, "rows_out": 3, "reasons": {"ok": 3}})
+    text = said(inspection.trace(traced, "m--r--t--n3--s4", "harm", "h-1"))
+    assert "  drawn     safety from taught: phrases lets 2 of 3 pass" in text
+    assert f"  teacher   of taught: not recorded in this older report; {traced}/cards/safety.md tells it" in text
+    (traced / "distilled/taught/rows.jsonl").unlink()
+    gone = said(inspection.trace(traced, "m--r--t--n3--s4", "harm", "h-1"))
+    assert "  drawn     safety from a dataset that is not recorded: phrases" in gone
+    assert "of taught" not in gone
+
+
+def test_a_filter_that_allows_labels_and_a_draw_without_filters_are_told(traced):
+    draw(traced, of="taught", filters=[{"judge": "phrases", "keep": None, "allow": []}])
+    assert "phrases (allows nothing) lets 2 of 3" in said(inspection.trace(traced, "m--r--t--n3--s4", "harm", "h-1"))
+    draw(traced, of="taught", filters=[], steps=[])
+    assert "safety from taught: no filter, 3 rows; 2 of 2 drawn" in said(inspection.trace(traced, "m--r--t--n3--s4", "harm", "h-1"))
+
+
+@pytest.mark.parametrize(("teacher", "says"), [("raw", "raw, weights sha256 ccc"), ("hosted", "hosted, whose weights this study does not")])
+def test_a_teacher_that_was_not_trained_here_is_told(traced, teacher, says):
+    report = read_json(traced / "distilled/chat/report.json")
+    write_json(traced / "distilled/chat/report.json", report | {"teacher": teacher})
+    assert f"  teacher   of chat: {says}" in said(inspection.trace(traced, "m--r--t--n3--s4", "harm", "h-1"))
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from untaxed.models import check_snapshot, prepare
+from untaxed.models import check_snapshot, model_name, prepare
 from untaxed.records import UserError, read_json, sha256, write_json
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -178,3 +178,8 @@ def test_a_converted_gguf_model_writes_the_same_greedy_text(packaged, tmp_path):
     texts = [tokenizer.decode(model.generate(**inputs, max_new_tokens=20, do_sample=False)[0]) for model in (original, converted)]
     assert texts[0] == texts[1]
     assert "Paris" in texts[1]
+
+
+def test_a_model_is_named_by_its_folder_wherever_it_was_made():
+    assert model_name("results/s/models/smollm2") == "smollm2"
+    assert model_name(Path("results/s/runs/reasoning--teacher-b/checkpoint")) == "teacher-b"

@@ -1,6 +1,7 @@
 """Facts about files: whole or absent, never half."""
 
 import json
+import subprocess
 
 import pytest
 from untaxed.records import (
@@ -8,6 +9,7 @@ from untaxed.records import (
     atomic_folder,
     atomic_path,
     fingerprint,
+    git_commit,
     read_json,
     read_jsonl,
     read_yaml,
@@ -110,3 +112,22 @@ def test_yaml_keeps_the_order_of_keys(tmp_path):
 def test_the_checksum_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")  # the example of FIPS 180-2, appendix B.1
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_commit_says_when_the_code_was_changed_since(tmp_path):
+    def git(*words):
+        who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        return subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    (tmp_path / "code.py").write_text("1")
+    git("add", "code.py")
+    git("commit", "-m", "one")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "code.py").write_text("2")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
+
+
+def test_outside_a_repository_the_commit_is_unknown(tmp_path):
+    assert git_commit(tmp_path) == "unknown"
+    assert git_commit(tmp_path / "nowhere") == "unknown"

@@ -369,6 +369,7 @@ def test_only_what_a_teacher_answered_becomes_a_row_and_the_report_says_what_it_
     rows = {found["id"]: (found["reasoning"], found["answer"]) for found in read_jsonl(output)}
     assert rows == {"p0": ("", "re p0"), "p4": ("", "re p4"), "p6": ("hm", "re p6")}
     found = read_json(report)
+    assert found["teacher"] == engine["model"]
     assert found["reasons"] == {
         "ok": 3,
         "trimmed": 0,

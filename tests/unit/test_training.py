@@ -234,6 +234,18 @@ def test_a_training_leaves_safetensors_a_tokenizer_and_a_manifest(base, rows, tm
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == AutoTokenizer.from_pretrained(base).chat_template
 
 
+def test_the_commit_stands_beside_the_weights_and_changes_nothing_else(base, rows, tmp_path, monkeypatch):
+    def read(name: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != "made.json"}
+
+    for commit in ("one", "other"):
+        monkeypatch.setattr("untaxed.training.git_commit", lambda commit=commit: commit)
+        train(spec(steps=1), rows, base, tmp_path / commit, tmp_path / "work", "float32", lambda record: f"steps: {record['steps']}")
+    assert [read_json(tmp_path / commit / "made.json") for commit in ("one", "other")] == [{"commit": "one"}, {"commit": "other"}]
+    assert read("one") == read("other")
+    assert work_key(spec(), rows, tmp_path / "one") == work_key(spec(), rows, tmp_path / "other"), "a half-done training goes on"
+
+
 def test_lora_is_merged_into_plain_weights(base, rows, tmp_path):
     import torch
 

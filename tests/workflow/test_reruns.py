@@ -121,6 +121,15 @@ def test_a_touched_file_runs_nothing_again(finished, path):
         assert finished.planned() == {}
 
 
+def test_another_commit_runs_nothing_again(finished):
+    folder = finished / f"results/smoke/runs/{BENIGN}"
+    with kept(folder / "checkpoint/made.json") as checkpoint, kept(folder / "samples.made.json") as samples:
+        for path in (checkpoint, samples):
+            assert set(finished.json(str(path.relative_to(finished.folder)))) == {"commit"}
+            path.write_text('{"commit": "another"}')
+        assert finished.planned() == {}
+
+
 def test_the_touched_data_set_is_one_that_snakemake_would_not_check_by_itself(finished):
     assert (finished / "results/smoke/datasets/organism-curriculum/rows.jsonl").stat().st_size > 3_000_000
 
