@@ -166,11 +166,13 @@ class Model(Strict):
     """A model from outside (`kind`, `asset`) or one that this study trains (`base`, `stage`).
 
     `organism` and `random` need no asset. A random model has the architecture of another and has learnt nothing: it shows that the code
-    which asks the other runs, and what it says means nothing (`models.prepare` has its options).
+    which asks the other runs, and what it says means nothing (`models.prepare` has its options). `adapter_on` says that a folder is a LoRA
+    adapter, and names the model that it is merged into.
     """
 
     kind: Literal["gguf", "folder", "organism", "random"] | None = None
     asset: str | None = None
+    adapter_on: str | None = None
     options: dict[str, Any] = {}
     base: str | None = None
     stage: Stage | None = None
