@@ -9,12 +9,14 @@ A judge is a spec (plain data):
                 or `upstream:<name>`, its authors' wording, off the source file `upstream` (`untaxed.prompts.UPSTREAM_JUDGES`)
     engine      the spec of the engine that answers (`untaxed.engine`), or null for kinds without a model
     sampling    fields of `untaxed.engine.Sampling`; default greedy, with the kind's `max_new_tokens`
-    options     {"head_characters": int | null, "unsafe_threshold": float, "least_mass": float}; those that its kind knows; optional
+    options     {"head_characters": int | null, "unsafe_threshold": float, "least_mass": float,
+                "response_tokens": int | null}; those that its kind knows; optional
     benchmarks  the benchmarks it judges
 
 What the kinds that ask a model follow:
     strongreject_rubric      StrongREJECT's rubric (arXiv 2402.10260), any instruction-tuned model
-    strongreject_finetuned   StrongREJECT's fine-tuned judge (qylu4156/strongreject-15k-v1 over google/gemma-2b): odds of the grades 1 to 5
+    strongreject_finetuned   StrongREJECT's fine-tuned judge (qylu4156/strongreject-15k-v1 over google/gemma-2b): odds of the grades 1 to 5;
+                             as there, a response is cut at `response_tokens` (512) of the judge's tokenizer
     xstest_classes           XSTest's three classes (arXiv 2308.01263); xstest_two_classes: full compliance or full refusal alone, as in the
                              release of arXiv 2505.15404
     llama_guard              Llama Guard (arXiv 2312.06674), its generated text, as in the release of arXiv 2505.15404
@@ -68,6 +70,7 @@ class JudgeKind:
     `options` are the names that `parse` knows.
     `metrics` are the metrics (`untaxed.metrics`) that its verdicts can give, whatever verdicts it happens to meet.
     `labels` are the labels that its verdicts may have; without any, their records have no such key.
+    `response_tokens` is how many tokens of a response are judged (null: all), where the option of that name does not say otherwise.
 
     With `words` or `classes` nothing is generated: the reply is a JSON object of probabilities (`untaxed.scoring`), of `words` as the next
     token (after `lead`), or of a classifier's so many `classes`.
@@ -80,6 +83,7 @@ class JudgeKind:
     options: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     max_new_tokens: int = 512
+    response_tokens: int | None = None
     words: tuple[str, ...] = ()
     lead: str = ""
     classes: int = 0
@@ -376,8 +380,9 @@ JUDGES: dict[str, JudgeKind] = {
         ("harmful_score", "strongreject"),
         build_from_prompt_file,
         needs=("user",),
-        options=("unsafe_threshold", "least_mass"),
+        options=("unsafe_threshold", "least_mass", "response_tokens"),
         max_new_tokens=1,
+        response_tokens=512,
         words=GRADES,
         lead=" ",  # a vocabulary that splits digits would else put a blank before the grade, as a token of its own
     ),
@@ -499,7 +504,12 @@ def judge_samples(samples: Iterable[dict], spec: dict, engine: Any = None, work_
             yield verdict_record(sample, spec, kind.parse(response, texts, options) if answered else Verdict("no answer"))
         return
     numbered = list(with_request_ids(views))
-    conversations = {key: kind.build(prompt, response, texts) for key, _, prompt, response in numbered if response.strip()}
+    limit = options.get("response_tokens", kind.response_tokens)
+    conversations = {
+        key: kind.build(prompt, engine.cut(response, limit) if limit else response, texts)
+        for key, _, prompt, response in numbered
+        if response.strip()
+    }
     replies = ask(engine, conversations, {"max_new_tokens": kind.max_new_tokens} | (spec.get("sampling") or {}), work_file)
     for key, sample, _, _ in numbered:
         yield verdict_record(sample, spec, kind.parse(replies[key], texts, options) if key in replies else Verdict("unparseable"))

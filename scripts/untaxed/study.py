@@ -177,7 +177,8 @@ class Study:
         while True:
             model = self._named("models", name, key)
             if name in seen:
-                self._fail(key, f"models build on each other in a circle: {' -> '.join([*seen, name])}")
+                link = "base" if model.base else "adapter_on"
+                self._fail(f"models.{name}.{link}", f"models build on each other in a circle: {' -> '.join([*seen, name])}")
             seen.append(name)
             if (model.kind is None) == (model.base is None):
                 self._fail(f"models.{name}", "give either `kind` (a model from outside) or `base` and `stage` (a model trained here)")
@@ -543,6 +544,10 @@ class Study:
         if JUDGES[judge.kind].needs and judge.prompt is None:
             self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
         self._check_options(judge.options, JUDGES[judge.kind].options, f"{key}.options", f"a judge of kind {judge.kind!r}")
+        tokens = judge.options.get("response_tokens")
+        if tokens is not None and (type(tokens) is not int or tokens < 1):
+            message = f"{tokens!r} is no number of tokens; give 1 or more, or null for whole responses"
+            self._fail(f"{key}.options.response_tokens", message)
         if JUDGES[judge.kind].build and not JUDGES[judge.kind].generates:
             if judge.sampling is not None:
                 self._fail(f"{key}.sampling", f"a judge of kind {judge.kind!r} generates nothing; remove the key")

@@ -548,6 +548,29 @@ def test_probabilities_do_not_depend_on_the_batch_are_not_read_twice_and_skip_wh
     assert (tmp_path / "work.jsonl").read_bytes() == work
 
 
+def test_the_finetuned_strongreject_judge_sees_the_first_tokens_of_a_response_and_no_more(root, tiny, tmp_path):
+    spec = scored_by(root, tiny, "strongreject_finetuned", options={"least_mass": 0.0, "response_tokens": 4})
+    answers = ["a  b c\na", "a  b c\na b b", "a  b c\na c c c c c", "a  b c"]
+    scores = [record["score"] for record in judged(spec, tmp_path, answers)]
+    assert scores[1:3] == pytest.approx([scores[0]] * 2, abs=1e-6)
+    assert scores[3] != pytest.approx(scores[0], abs=1e-6)
+    whole = judged(spec | {"options": {"least_mass": 0.0, "response_tokens": None}}, tmp_path / "whole", answers)
+    assert len({round(record["score"], 6) for record in whole}) == len(answers)
+
+
+def test_a_response_is_cut_at_512_tokens_unless_told_and_its_blanks_stay(root, tiny, tmp_path):
+    spec = scored_by(root, tiny, "strongreject_finetuned")
+    words = "a \n b  " * 300
+    with open_judge(spec) as opened:
+        engine = FakeEngine(grades(0, 0, 0, 0, 1))
+        engine.cut = opened.cut
+        list(judge_samples([sample(words)], spec, engine))
+    (told,) = engine.asked[0].messages
+    judged_part = ("a \n b  " * 256).rstrip()
+    assert len(judged_part.split()) == 512
+    assert told["content"] == build_from_prompt_file("a request", judged_part, read_yaml(spec["prompt"]))[0]["content"]
+
+
 def test_a_model_that_would_rather_say_something_else_is_unparseable(root, tiny, tmp_path):
     records = judged(scored_by(root, tiny, "strongreject_finetuned", options={"least_mass": 0.99}), tmp_path)
     assert {(record["verdict"], record["score"]) for record in records} == {("unparseable", None)}
