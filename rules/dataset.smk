@@ -153,6 +153,7 @@ rule prepare_model:
         asset=lambda wildcards: [
             STUDY.asset(name) for name in STUDY.model_assets(wildcards.model)
         ],
+        base=lambda wildcards: STUDY.adapter_base(wildcards.model),
         all_assets=ancient(rules.assets.output[0]),
     output:
         f"{RESULTS}/models/{{model}}/manifest.json",
@@ -171,11 +172,14 @@ rule prepare_model:
         asset=lambda wildcards, input: (
             ["--asset", folder(input.asset[0])] if input.asset else []
         ),
+        base=lambda wildcards, input: (
+            ["--base", folder(input.base[0])] if input.base else []
+        ),
         folder=lambda wildcards, output: folder(output[0]),
     message:
         "Prepare the model {wildcards.model} (safetensors, tokenizer, chat template)"
     shell:
-        "python scripts/prepare_model.py --spec {params.spec:q} {params.asset:q} --output {params.folder} > {log} 2>&1"
+        "python scripts/prepare_model.py --spec {params.spec:q} {params.asset:q} {params.base:q} --output {params.folder} > {log} 2>&1"
 
 
 rule measure_lengths:

@@ -180,10 +180,11 @@ class Counter:
         return entry.parameters * WEIGHT_BYTES[entry.dtype]
 
     def fetched(self, asset: str) -> float:
-        """Bytes of an asset, by the lock; those of unverified weights by their parameters."""
+        """Bytes of an asset, by the lock; those of unverified weights by their parameters, and none of an adapter's, which are few."""
         if known := self.study.asset_bytes(asset):
             return known
-        return next((self.weights(name) for name, entry in self.study.config.models.items() if entry.asset == asset), 0.0)
+        whole = {entry.asset: name for name, entry in self.study.config.models.items() if not entry.adapter_on}
+        return self.weights(whole[asset]) if asset in whole else 0.0
 
     def text(self, dataset: str) -> float:
         """Bytes of a dataset's rows."""
@@ -363,9 +364,12 @@ class Needs:
     def _model(self, name: str) -> frozenset[Job]:
         entry = self.study.config.models[name]
         if entry.base is None:
-            kept = 0 if entry.kind == "folder" else self.count.weights(name)  # a snapshot's weights are hard links to the asset
+            kept = (
+                0 if entry.kind == "folder" and not entry.adapter_on else self.count.weights(name)
+            )  # a snapshot's weights are hard links to the asset
             fetched = {Job("prepare", f"fetch {asset}", disk=self.count.fetched(asset)) for asset in [entry.asset] if asset}
-            return self.assets | fetched | {Job("prepare", f"model {name}", disk=kept)}
+            under = self.model(entry.adapter_on) if entry.adapter_on else frozenset()
+            return self.assets | under | fetched | {Job("prepare", f"model {name}", disk=kept)}
         stage, spec = f"reasoning--{name}", self.study.stages[f"reasoning--{name}"]
         sets = (self.rows(dataset) for dataset in _sets(spec))
         return self.model(entry.base).union(*sets, training_jobs(self.count, "reasoning stage", stage, spec, name))

@@ -108,7 +108,8 @@ def _weights(study: "Study", model: str) -> list[dict]:
     """The weights that a model starts from, and the rows of the stages that made it."""
     entry = study.config.models[model]
     if entry.base is None:
-        return [{"part": "weights", "name": model, "assets": [entry.asset] if entry.asset else [], "generator": entry.kind}]
+        own = {"part": "weights", "name": model, "assets": [entry.asset] if entry.asset else [], "generator": entry.kind}
+        return [own, *(_weights(study, entry.adapter_on) if entry.adapter_on else [])]
     found = _weights(study, entry.base)
     for name in (entry.stage.dataset, *(mixed.dataset for mixed in entry.stage.mix)):
         found += [{**each, "part": "reasoning stage"} for each in _rows(study, name)]

@@ -30,6 +30,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,12 +101,14 @@ class Prompt:
 class Engine:
     """A loaded model. `generate(requests, sampling)` yields results as they finish; `identity` is what else decides their text.
 
-    `keep_log` tells one that asks a server where to log its calls from now on (`untaxed.served`).
+    `keep_log` tells one that asks a server where to log its calls from now on (`untaxed.served`). `cut(text, limit)` is the beginning of a
+    text that the model's tokenizer reads as at most `limit` tokens; a server has none.
     """
 
     generate: Callable[[Iterable[Request], Sampling], Iterator[Generation]]
     identity: dict
     keep_log: Callable[[Path], None] | None = None
+    cut: Callable[[str, int], str] | None = None
 
 
 def draw_seed(request: Request) -> int:
@@ -137,7 +140,7 @@ def open_engine(spec: dict) -> Iterator[Engine]:
     identity = {"model": model_identity(spec["model"]), **{key: value for key, value in spec.items() if key not in harmless}}
     with ExitStack() as stack:
         if spec["backend"] in local:
-            yield Engine(local[spec["backend"]](spec), identity)
+            yield Engine(local[spec["backend"]](spec), identity, cut=_cutter(spec))
         else:
             yield Engine(*servers[spec["backend"]](spec, identity, stack))
 
@@ -258,6 +261,17 @@ def render(requests: Iterable[Request], tokenizer: Any, spec: dict, max_model_le
             )
         prompts.append(Prompt(request, token_ids, bool(opening) and text.rstrip().endswith(opening)))
     return prompts, too_long
+
+
+def _cutter(spec: dict) -> Callable[[str, int], str]:
+    tokenizer = cache(lambda: _load_tokenizer(spec))
+
+    def cut(text: str, limit: int) -> str:
+        # by its place in the text, as decoding would not give back every blank
+        ends = tokenizer()(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return text if len(ends) <= limit else text[: ends[limit - 1][1]]
+
+    return cut
 
 
 def cut_at_stop(text: str, stop: list[str]) -> tuple[str, bool]:

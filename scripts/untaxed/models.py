@@ -31,6 +31,7 @@ SIZES = {
 # Formats that run code when they are read, and code itself.
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib", ".npy", ".npz", ".py", ".so"}
 REMOTE_CODE_KEYS = ("auto_map", "trust_remote_code")
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def model_name(folder: Path | str) -> str:
@@ -39,17 +40,18 @@ def model_name(folder: Path | str) -> str:
     return path.parent.name.removeprefix("reasoning--") if path.name == "checkpoint" else path.name
 
 
-def prepare(spec: dict[str, Any], asset: Path | str | None, output: Path | str) -> dict[str, Any]:
+def prepare(spec: dict[str, Any], asset: Path | str | None, output: Path | str, base: Path | str | None = None) -> dict[str, Any]:
     """Make the model folder `output` from `spec` and return its record, which is also written to `output`/manifest.json.
 
     `spec["kind"]` is one of
     * `gguf`: `asset` is a GGUF file or a folder with one; dequantised to `spec["dtype"]` (float32 or bfloat16);
     * `folder`: `asset` is a hub snapshot; checked, its weights hard-linked where the file system allows, its other files copied;
+      with `base`, a prepared model folder, `asset` is a LoRA adapter over that model, and the two become one (`_from_adapter`);
     * `organism`: no asset; a small random Llama (see untaxed.organism), its sizes and `seed` from `spec`;
     * `random`: no asset; random weights in an `architecture` of transformers, for judges whose weights cannot be had (`_at_random`).
     `spec["pad_token"]` (optional) names the padding token; else one that equals EOS is replaced by the unknown token where there is one.
 
-    Raises UserError when the kind, the asset or the dtype does not fit.
+    Raises UserError when the kind, the asset, the base or the dtype does not fit.
     """
     makers = {"gguf": _from_gguf, "folder": _from_folder, "organism": _from_nothing, "random": _at_random}
     kind = spec.get("kind")
@@ -57,8 +59,15 @@ def prepare(spec: dict[str, Any], asset: Path | str | None, output: Path | str) 
         raise UserError(f"model kind: {kind!r} is unknown; use one of {', '.join(makers)}")
     if kind not in FROM_NOTHING and (asset is None or not Path(asset).exists()):
         raise UserError(f"model asset: {asset} is missing, and a model of kind {kind!r} is made from one; fetch it first")
+    if base is not None and kind != "folder":
+        raise UserError(
+            f"model base: {base} is for an adapter, which a model of kind 'folder' may be, and not one of kind {kind!r}; drop it"
+        )
     with atomic_folder(output) as folder:
-        source = makers[kind](spec, None if asset is None else Path(asset), folder)
+        if base is not None:
+            source = _from_adapter(spec, Path(asset), Path(base), folder)
+        else:
+            source = makers[kind](spec, None if asset is None else Path(asset), folder)
         record = {"kind": kind, "source": source, "weights_sha256": weights_sha256(folder)} | describe(folder)
         write_json(folder / "manifest.json", record)
     return record
@@ -90,6 +99,32 @@ def describe(folder: Path | str) -> dict[str, Any]:
 
 def check_snapshot(folder: Path) -> None:
     """Raise UserError unless `folder` is a model that loads without running foreign code: safetensors only, no code of its own."""
+    _check_no_code(folder)
+    if (folder / ADAPTER).is_file():
+        raise UserError(f"{folder}: holds {ADAPTER}, so it is an adapter over another model; name that model in the model's `adapter_on`")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: has no config.json; fetch the whole model")
+    index = folder / "model.safetensors.index.json"
+    expected = set(read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    missing = sorted(name for name in expected if not (folder / name).is_file())
+    if missing:
+        raise UserError(f"{folder}: lacks {missing[0]}; fetch all weights as safetensors")
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise UserError unless `folder` is a LoRA adapter as PEFT saves one, in safetensors and without code of its own."""
+    if not (folder / ADAPTER).is_file():
+        raise UserError(
+            f"{folder}: has no {ADAPTER}, so it is no adapter; remove the model's `adapter_on`, or name an adapter as its asset"
+        )
+    _check_no_code(folder)
+    if (kind := read_json(folder / ADAPTER).get("peft_type")) != "LORA":
+        raise UserError(f"{folder / ADAPTER}: peft_type is {kind!r}, and only LORA can be merged into its base; name another adapter")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{folder}: lacks {ADAPTER_WEIGHTS}; fetch the adapter's weights as safetensors")
+
+
+def _check_no_code(folder: Path) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
     unsafe = sorted(str(path.relative_to(folder)) for path in files if path.suffix.lower() in UNSAFE_SUFFIXES)
     if unsafe:
@@ -103,13 +138,6 @@ def check_snapshot(folder: Path) -> None:
             raise UserError(
                 f"{path}: has {found[0]!r}, which asks to run code from the model's repository; use a model that transformers knows itself"
             )
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: has no config.json; fetch the whole model")
-    index = folder / "model.safetensors.index.json"
-    expected = set(read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    missing = sorted(name for name in expected if not (folder / name).is_file())
-    if missing:
-        raise UserError(f"{folder}: lacks {missing[0]}; fetch all weights as safetensors")
 
 
 def _from_nothing(spec: dict[str, Any], asset: Path | None, folder: Path) -> dict[str, Any]:
@@ -204,6 +232,41 @@ def _from_folder(spec: dict[str, Any], asset: Path | None, folder: Path) -> dict
             shutil.copyfile(source, target)
     _mend_tokens(folder, spec.get("pad_token"))
     return {"files": {str(source.relative_to(asset)): sha256(source) for source in sources}}
+
+
+def _from_adapter(spec: dict[str, Any], asset: Path, base: Path, folder: Path) -> dict[str, Any]:
+    """Merge the LoRA adapter `asset` into its base in float32 and save the sum in `spec["dtype"]`.
+
+    The tokenizer is the adapter's where it brings one, else the base's. Raises UserError for an adapter that was made for another model.
+    """
+    import torch
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_snapshot(base)
+    check_adapter(asset)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(asset if (asset / "tokenizer_config.json").is_file() else base)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"{asset}: its tokenizer has {len(tokenizer)} tokens, {base} embeds {rows}; name the adapter's base in `adapter_on`"
+        )
+    other = f"{asset}: does not fit {base}; name the model that the adapter was trained on in `adapter_on`"
+    try:
+        config = PeftConfig.from_pretrained(asset)
+        config.inference_mode = True
+        adapted = PeftModel(model, config)
+        loaded = adapted.load_adapter(asset, "default")
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"{other} ({str(error).strip().splitlines()[0]})") from None
+    if strange := sorted([*loaded.missing_keys, *loaded.unexpected_keys]):
+        # PEFT would leave those at nothing, or drop them, and go on
+        raise UserError(f"{other} (weights {strange[0]} stand on one side alone)")
+    adapted.merge_and_unload().to(getattr(torch, spec.get("dtype", "bfloat16"))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _mend_tokens(folder, spec.get("pad_token"))
+    return {"files": {name: sha256(asset / name) for name in (ADAPTER, ADAPTER_WEIGHTS)}, "adapter_on": weights_sha256(base)}
 
 
 def _mend_tokens(folder: Path, wanted_pad: str | None) -> None:

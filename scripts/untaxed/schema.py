@@ -168,11 +168,13 @@ class Model(Strict):
 
     `organism` and `random` need no asset. A random model has the architecture of another and has learnt nothing: it shows that the code
     which asks the other runs, and what it says means nothing (`models.prepare` has its options). `tuned_from` is the model that someone
-    else made a model from outside of: the main figure draws it against that one, where both are tested.
+    else made a model from outside of: the main figure draws it against that one, where both are tested. `adapter_on` says that a
+    folder is a LoRA adapter, and names the model that it is merged into.
     """
 
     kind: Literal["gguf", "folder", "organism", "random"] | None = None
     asset: str | None = None
+    adapter_on: str | None = None
     options: dict[str, Any] = {}
     tuned_from: str | None = None
     base: str | None = None

@@ -177,7 +177,8 @@ class Study:
         while True:
             model = self._named("models", name, key)
             if name in seen:
-                self._fail(f"models.{name}.base", f"models build on each other in a circle: {' -> '.join([*seen, name])}")
+                link = "base" if model.base else "adapter_on"
+                self._fail(f"models.{name}.{link}", f"models build on each other in a circle: {' -> '.join([*seen, name])}")
             seen.append(name)
             if (model.kind is None) == (model.base is None):
                 self._fail(f"models.{name}", "give either `kind` (a model from outside) or `base` and `stage` (a model trained here)")
@@ -188,7 +189,13 @@ class Study:
                     self._fail(f"models.{name}.asset", f"a model of kind {model.kind!r} needs the asset it comes from")
                 self._asset(model.asset, f"models.{name}.asset")
                 self._check_options(model.options, OPTIONS[model.kind], f"models.{name}.options", f"a model of kind {model.kind!r}")
-                return
+                if model.adapter_on is None:
+                    return
+                self._check_adapter_on(name)
+                name, key = model.adapter_on, f"models.{name}.adapter_on"
+                continue
+            if model.adapter_on is not None:
+                self._fail(f"models.{name}.adapter_on", "is for an adapter from outside (`kind: folder`); remove it")
             self._check_options(model.options, (), f"models.{name}.options", "a model with a `base`")
             if model.stage is None:
                 self._fail(f"models.{name}.stage", "a model with a `base` needs the reasoning stage that makes it")
@@ -202,6 +209,13 @@ class Study:
             for part in self._mixed(model.stage.mix, model.stage.n):
                 self._check_size(part["n"], part["dataset"], f"models.{name}.stage.mix")
             name, key = model.base, f"models.{name}.base"
+
+    def _check_adapter_on(self, name: str) -> None:
+        model, key = self.config.models[name], f"models.{name}.adapter_on"
+        if model.kind != "folder":
+            self._fail(key, f"is for an adapter from outside (`kind: folder`), and this model's kind is {model.kind!r}; remove it")
+        if self._named("models", model.adapter_on, key).base is not None:
+            self._fail(key, f"{model.adapter_on!r} is trained here, and the adapter was made for a model from outside; name that one")
 
     def _check_trainer(self, name: str) -> None:
         """What would end a training only after all that is made before it."""
@@ -541,6 +555,10 @@ class Study:
         if JUDGES[judge.kind].needs and judge.prompt is None:
             self._fail(f"{key}.prompt", f"a judge of kind {judge.kind!r} needs a prompt file; name one of prompts/")
         self._check_options(judge.options, JUDGES[judge.kind].options, f"{key}.options", f"a judge of kind {judge.kind!r}")
+        tokens = judge.options.get("response_tokens")
+        if tokens is not None and (type(tokens) is not int or tokens < 1):
+            message = f"{tokens!r} is no number of tokens; give 1 or more, or null for whole responses"
+            self._fail(f"{key}.options.response_tokens", message)
         if JUDGES[judge.kind].build and not JUDGES[judge.kind].generates:
             if judge.sampling is not None:
                 self._fail(f"{key}.sampling", f"a judge of kind {judge.kind!r} generates nothing; remove the key")
@@ -731,7 +749,8 @@ class Study:
         while waiting := waiting - found - {None}:
             name = waiting.pop()
             found.add(name)
-            waiting |= {self.config.models[name].base, *self._makers(self._staged(name))}
+            model = self.config.models[name]
+            waiting |= {model.base, model.adapter_on, *self._makers(self._staged(name))}
         return found
 
     def _staged(self, model: str) -> set[str]:
@@ -1355,6 +1374,11 @@ class Study:
     def model_assets(self, model: str) -> list[str]:
         asset = self.config.models[model].asset
         return [asset] if asset else []
+
+    def adapter_base(self, model: str) -> list[str]:
+        """The manifest of the model that an adapter is merged into; none for a model that is whole."""
+        base = self.config.models[model].adapter_on
+        return [self.model(base)] if base else []
 
     def rewrite_files(self, refinement: str) -> list[str]:
         entry = self.config.refinements[refinement]

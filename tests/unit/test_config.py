@@ -50,6 +50,14 @@ CIRCLE = {
     "organism-benign": {**REQUEST, "decontaminate_against": ["organism-direct"]},
 }
 RUBRIC = {"kind": "strongreject_rubric", "benchmarks": ["harmful_requests", "harmless_requests"]}
+ADAPTER = {"kind": "folder", "asset": "strongreject-15k-v1", "parameters": 1.0}
+FINETUNED = {
+    "kind": "strongreject_finetuned",
+    "benchmarks": ["harmful_requests", "harmless_requests"],
+    "model": "organism",
+    "prompt": "prompts/strongreject_finetuned.yaml",
+    "agreement": "none",
+}
 
 # what is wrong: (key set, its value, the key named in the line, words of the fix)
 WRONG = {
@@ -151,6 +159,42 @@ WRONG = {
     "a model from nowhere": ("models/organism-untrained/kind", None, "models.organism-untrained", "either `kind`"),
     "a model from two places": ("models/organism/kind", "organism", "models.organism", "either `kind`"),
     "a model folder without its asset": ("models/organism-untrained/kind", "folder", "models.organism-untrained.asset", "needs the asset"),
+    "an adapter on a model that is not there": (
+        "models/organism-untrained",
+        {**ADAPTER, "adapter_on": "organizm"},
+        "models.organism-untrained.adapter_on",
+        "did you mean 'organism'?",
+    ),
+    "an adapter on a model that is trained here": (
+        "models/organism-untrained",
+        {**ADAPTER, "adapter_on": "organism"},
+        "models.organism-untrained.adapter_on",
+        "'organism' is trained here",
+    ),
+    "an adapter on itself": (
+        "models/organism-untrained",
+        {**ADAPTER, "adapter_on": "organism-untrained"},
+        "models.organism-untrained.adapter_on",
+        "circle",
+    ),
+    "an adapter that is made from nothing": (
+        "models/organism-untrained/adapter_on",
+        "gemma-2b",
+        "models.organism-untrained.adapter_on",
+        "this model's kind is 'organism'; remove it",
+    ),
+    "an adapter that is trained here": (
+        "models/organism/adapter_on",
+        "gemma-2b",
+        "models.organism.adapter_on",
+        "is for an adapter from outside",
+    ),
+    "a response cut to nothing": (
+        "judges/organism_phrases",
+        {**FINETUNED, "options": {"response_tokens": 0}},
+        "judges.organism_phrases.options.response_tokens",
+        "0 is no number of tokens",
+    ),
     "a benchmark nobody judges": ("judges/organism_phrases/benchmarks", ["harmful_requests"], "study.judges", "no judge reads benchmark"),
     "a judge without its model": (
         "judges/organism_phrases",
@@ -585,6 +629,19 @@ def test_a_replicate_may_not_take_the_name_of_another_model(root: Path, organism
     wrong = put(put(organism, "models/organism/stage/replicates", 2), "models/organism.1", organism["models"]["organism"])
     with pytest.raises(UserError, match=r"models\.organism\.1: a replicate of models\.organism is called so"):
         load(wrong, root)
+
+
+def test_an_adapter_waits_for_its_base_which_is_fetched_prepared_and_named_on_its_card(root: Path) -> None:
+    from untaxed.cards import _weights
+
+    paper = read_yaml(root / "config.yaml")
+    assert not {"gemma-2b", "strongreject-15k-v1"} & {*load(paper, root).models_needed, *load(paper, root).assets_needed}
+    study = load(put(paper, "study/judges", [*paper["study"]["judges"], "strongreject_finetuned"]), root)
+    names = {"gemma-2b", "strongreject-15k-v1"}
+    assert names <= set(study.models_needed) and names <= set(study.assets_needed)
+    assert study.adapter_base("strongreject-15k-v1") == ["results/paper/models/gemma-2b/manifest.json"]
+    assert study.adapter_base("gemma-2b") == []
+    assert [part["assets"] for part in _weights(study, "strongreject-15k-v1")] == [["strongreject-15k-v1"], ["gemma-2b"]]
 
 
 def test_a_reasoning_stage_may_take_more_threads_than_what_follows(root: Path) -> None:

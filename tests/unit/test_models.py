@@ -108,6 +108,114 @@ def test_an_unknown_kind_and_a_missing_asset_are_errors(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.fixture(scope="module")
+def adapter(folder, tmp_path_factory) -> Path:
+    """A LoRA adapter over the organism, its weights drawn at random: as PEFT makes one, it would change nothing."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"),
+    )
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    path = tmp_path_factory.mktemp("adapters") / "adapter"
+    adapted.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def own(adapter, tmp_path) -> Path:
+    """A copy of the adapter that a test may damage."""
+    return Path(shutil.copytree(adapter, tmp_path / "own"))
+
+
+def test_a_merged_adapter_has_the_logits_of_the_adapter_over_its_base(folder, adapter, tmp_path):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    record = prepare({"kind": "folder", "dtype": "float32"}, adapter, tmp_path / "merged", folder)
+    bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "merged")("is it 1+1?", return_tensors="pt")
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")(**inputs).logits
+        unchanged = bare(**inputs).logits
+        wanted = PeftModel.from_pretrained(bare, adapter)(**inputs).logits
+    torch.testing.assert_close(merged, wanted, rtol=1e-4, atol=1e-5)
+    assert (merged - unchanged).abs().max() > 0.01
+    base = read_json(folder / "manifest.json")
+    assert {key: record[key] for key in ("parameters", "dtype", "eos", "pad")} == {
+        key: base[key] for key in ("parameters", "dtype", "eos", "pad")
+    }
+    assert record["source"]["adapter_on"] == base["weights_sha256"]
+    assert not [path.name for path in (tmp_path / "merged").iterdir() if path.name.startswith("adapter")]
+    check_snapshot(tmp_path / "merged")
+
+
+def test_a_merged_adapter_is_saved_in_the_models_dtype(folder, adapter, tmp_path):
+    assert prepare({"kind": "folder", "dtype": "bfloat16"}, adapter, tmp_path / "merged", folder)["dtype"] == "BF16"
+
+
+def test_an_adapter_brings_its_own_tokenizer_where_it_has_one(folder, own, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    tokenizer.save_pretrained(own)
+    prepare({"kind": "folder"}, own, tmp_path / "merged", folder)
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template == tokenizer.chat_template
+    tokenizer.add_tokens([f"<more {number}>" for number in range(200)])
+    tokenizer.save_pretrained(own)
+    with pytest.raises(UserError, match=r"its tokenizer has \d+ tokens, .* embeds \d+; name the adapter's base in `adapter_on`"):
+        prepare({"kind": "folder"}, own, tmp_path / "other", folder)
+
+
+def test_an_adapter_without_its_base_and_a_base_without_an_adapter_are_refused(folder, adapter, tmp_path):
+    with pytest.raises(UserError, match=r"adapter: holds adapter_config\.json, .* name that model in the model's `adapter_on`"):
+        prepare({"kind": "folder"}, adapter, tmp_path / "model")
+    with pytest.raises(UserError, match=r"organism: has no adapter_config\.json, .* remove the model's `adapter_on`"):
+        prepare({"kind": "folder"}, folder, tmp_path / "model", folder)
+    with pytest.raises(UserError, match="is for an adapter, which a model of kind 'folder' may be, and not one of kind 'organism'"):
+        prepare({"kind": "organism"}, None, tmp_path / "model", folder)
+    assert not (tmp_path / "model").exists()
+
+
+def test_adapter_weights_that_are_a_pickle_or_lacking_are_refused(folder, own, tmp_path):
+    (own / "adapter_model.safetensors").rename(own / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"holds adapter_model\.bin, a file that can run code when it is read; fetch only safetensors"):
+        prepare({"kind": "folder"}, own, tmp_path / "model", folder)
+    (own / "adapter_model.bin").unlink()
+    with pytest.raises(UserError, match=r"lacks adapter_model\.safetensors; fetch the adapter's weights as safetensors"):
+        prepare({"kind": "folder"}, own, tmp_path / "model", folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peft_type": "PROMPT_TUNING"}, r"adapter_config\.json: peft_type is 'PROMPT_TUNING', and only LORA can be merged"),
+        ({"auto_map": {"x": "y"}}, "has 'auto_map', which asks to run code"),
+        ({"target_modules": ["no_such"]}, "does not fit .*; name the model that the adapter was trained on in `adapter_on`"),
+        ({"target_modules": ["q_proj", "v_proj"]}, r"does not fit .* \(weights .*down_proj.* stand on one side alone"),
+        (
+            {"target_modules": ["q_proj", "v_proj", "down_proj", "up_proj"]},
+            r"does not fit .* \(weights .*up_proj.* stand on one side alone",
+        ),
+        ({"r": 8}, "does not fit"),
+    ],
+)
+def test_an_adapter_that_is_none_of_lora_or_of_another_model_is_refused_in_one_line(changes, said, folder, own, tmp_path):
+    write_json(own / "adapter_config.json", read_json(own / "adapter_config.json") | changes)
+    with pytest.raises(UserError, match=said) as failure:
+        prepare({"kind": "folder"}, own, tmp_path / "model", folder)
+    assert "\n" not in str(failure.value)
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "auto", "outputs"),
     [
@@ -150,14 +258,24 @@ def test_a_random_model_of_what_is_no_architecture_is_refused(options, said, tmp
     assert not (tmp_path / "model").exists()
 
 
-def test_the_command_writes_the_model_folder(tmp_path, root):
+def command(root):
     import importlib.util
 
     module = importlib.util.spec_from_file_location("prepare_model", root / "scripts/prepare_model.py")
-    command = importlib.util.module_from_spec(module)
-    module.loader.exec_module(command)
-    command.main(["--spec", json.dumps({"kind": "organism", "hidden_size": 32, "layers": 1}), "--output", str(tmp_path / "tiny")])
+    found = importlib.util.module_from_spec(module)
+    module.loader.exec_module(found)
+    return found
+
+
+def test_the_command_writes_the_model_folder(tmp_path, root):
+    command(root).main(["--spec", json.dumps({"kind": "organism", "hidden_size": 32, "layers": 1}), "--output", str(tmp_path / "tiny")])
     assert read_json(tmp_path / "tiny/manifest.json")["kind"] == "organism"
+
+
+def test_the_command_merges_an_adapter_into_the_base_that_it_is_told(folder, adapter, tmp_path, root):
+    told = ["--spec", '{"kind": "folder", "dtype": "float32"}', "--asset", str(adapter), "--base", str(folder)]
+    command(root).main([*told, "--output", str(tmp_path / "merged")])
+    assert read_json(tmp_path / "merged/manifest.json")["source"]["adapter_on"] == read_json(folder / "manifest.json")["weights_sha256"]
 
 
 def test_a_converted_gguf_model_writes_the_same_greedy_text(packaged, tmp_path):
