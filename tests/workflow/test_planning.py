@@ -11,7 +11,7 @@ import yaml
 from untaxed.config import read
 
 # Trained models of config.yaml. DGR: 6 recipes x 3 seeds; 2 on R1-ACT x 2 further sizes x 3 seeds; 2 recipes x 7 sizes x 3 seeds, of which
-# n = 1000 is in the table; 23 ablations. Empirical study, 3 seeds each: 6 styles on 4 models, 3 recipes of other teachers, 3 arms of 250 rows,
+# n = 1000 is in the table; 23 ablations. Empirical study, 3 seeds: 6 styles on 4 models, 3 recipes of other teachers, 3 arms of 250 rows,
 # 3 styles in 9 further settings.
 PAPER = 6 * 3 + 2 * 2 * 3 + 2 * (7 - 1) * 3 + 23 + 3 * (6 * 4 + 3 + 3 + 3 * 9)
 BASES = 1 + 4 + 4  # DGR's, the empirical study's, and the prior models that it compares with
