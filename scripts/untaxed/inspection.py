@@ -536,7 +536,8 @@ def _training(results: Path, spec: Mapping[str, Any], limit: int) -> Iterator[st
     yield f"  commit    {_commit(folder / 'checkpoint' / 'made.json')}"
     same = "as it still has" if base == manifest.get("base") else "but it has others now, so this run is out of date"
     yield f"  base      {spec['model']}, weights sha256 {manifest.get('base', 'not recorded')}" + (f", {same}" if base else "")
-    settings = ", ".join(f"{key.replace('_', ' ')} {trainer[key]}" for key in ("learning_rate", "epochs", "batch_size") if key in trainer)
+    told = ("learning_rate", "batch_size") if trainer.get("steps") else ("learning_rate", "epochs", "batch_size")  # steps go before epochs
+    settings = ", ".join(f"{key.replace('_', ' ')} {trainer[key]}" for key in told if key in trainer)
     yield f"  trainer   {spec.get('trainer_name')} ({settings}), {manifest.get('steps', '?')} steps, seed {seed}"
     parts = [{"dataset": spec.get("dataset"), "n": spec["n"]}, *spec.get("mix", [])]
     sources: Counter[str] = Counter()

