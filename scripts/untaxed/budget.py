@@ -554,8 +554,8 @@ def _results(study: Study, needs: Needs) -> list[Result]:
     for place, (catalogue, name) in enumerate(study.shown):
         others = frozenset().union(*(each for other, each in enumerate(jobs) if other != place))
         shared = sum(hours(study, job) for job in jobs[place] & others)
-        named = getattr(study.config, catalogue)[name].experiments
-        found.append(Result(catalogue.removesuffix("s"), _row(name, study, jobs[place]), list(named), shared))
+        named = [each for each in getattr(study.config, catalogue)[name].experiments if each in study.config.study.experiments]
+        found.append(Result(catalogue.removesuffix("s"), _row(name, study, jobs[place]), named, shared))
     return found
 
 
