@@ -18,7 +18,6 @@ from untaxed.records import UserError, nearest
 
 FILES = in_order(workflow.configfiles, workflow.basedir)
 STUDY = load_or_exit(config, workflow.basedir, FILES)
-LAID_OVER = [str(path) for path in FILES[1:]]
 RESULTS = STUDY.results
 LOGS = f"logs/{STUDY.name}"
 TIMES = f"{RESULTS}/benchmarks"

@@ -129,10 +129,9 @@ rule claims:
         study=lambda wildcards: STUDY.name,
         figures=STUDY.config.study.figures,
         tables=STUDY.config.study.tables,
-        configfiles=LAID_OVER,
         stand_in="--stand-in" if STUDY.config.study.stand_in else "",
     message:
         "Judge every claim of the papers on this study's data"
     shell:
         "python scripts/claims.py --claims {input.claims} --metrics {input.metrics} --items {input.scores} --filter-report {input.filtered} --study {params.study}"
-        " --figures {params.figures} --tables {params.tables} --configfiles {params.configfiles} {params.stand_in} --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} --page {output.page} > {log} 2>&1"
+        " --figures {params.figures} --tables {params.tables} {params.stand_in} --output {output.verdicts} --markdown {output.markdown} --csv {output.csv} --page {output.page} > {log} 2>&1"

@@ -20,7 +20,6 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--filter-report", nargs="*", default=[], help="report of each filtered dataset, in a folder <dataset>")
     parser.add_argument("--figures", nargs="*", help="figures that the study draws; all that claims name without this")
     parser.add_argument("--tables", nargs="*", help="tables that the study writes; all that claims name without this")
-    parser.add_argument("--configfiles", nargs="*", default=[], help="files laid over config.yaml, for the commands that reproduce")
     parser.add_argument("--stand-in", action="store_true", help="models and data of the study only stand in for the papers'")
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument("--output", required=True, help="verdicts, JSON")
@@ -43,7 +42,7 @@ def main(arguments: list[str]) -> None:
     reports = [read_json(path) | {"name": Path(path).parent.name} for path in options.filter_report]
     made = {"figure": options.figures, "table": options.tables}
     made = None if None in made.values() else made
-    records = judge_claims(content, read_results(options.metrics, options.items), reports, made, options.configfiles, options.stand_in)
+    records = judge_claims(content, read_results(options.metrics, options.items), reports, made, options.study, options.stand_in)
     folder = Path(options.output).parent
     costs = {record["id"]: minutes(seconds_behind(folder, record["runs"], stages_of(folder, record["bases"]))) for record in records}
     command = shlex.join(["python", "scripts/claims.py", *arguments])

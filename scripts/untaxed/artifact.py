@@ -9,7 +9,7 @@ from typing import Any
 from untaxed.assets import Asset
 from untaxed.budget import GIB, MILLION, Budget, total_bill
 from untaxed.cards import NOT_COMMERCIAL, hub_licence
-from untaxed.claims import SHOWN, bases, counts, table
+from untaxed.claims import LAUNCHED, SHOWN, bases, counts, table
 from untaxed.costs import minutes, seconds_behind, stages_of
 from untaxed.records import UserError, read_json
 from untaxed.study import Study
@@ -18,7 +18,6 @@ INTRODUCTION = """\
 Written by `python scripts/verdicts.py` from the results of the studies below; not by hand. Brackets hold 95 % intervals, `n` is what they
 rest on. `cost` is the time of all jobs of a claim's runs and of the stages that they start from, summed (several run side by side), on the
 machine that ran them; claims share runs, so costs do not add up. [docs/ARTIFACT.md](docs/ARTIFACT.md) says how to check a claim."""
-LAUNCHED = ("laptop", "laptop_cot", "organism", "smoke")  # studies that the launcher knows by name
 
 
 # ---- blocks of a page that a command writes -----------------------------------------------------------------------------------

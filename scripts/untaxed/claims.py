@@ -54,6 +54,7 @@ VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 NO_PATTERN = "no_pattern"  # as a share: the rows without any risky pattern
 REQUIRED = ("id", "paper", "statement", "test", "direction")
 SHOWN = ("figure", "table")  # one of which shows a claim
+LAUNCHED = ("laptop", "laptop_cot", "organism", "smoke")  # studies that the launcher knows by name
 WHOLE_STUDY = "snakemake --profile slurm"  # makes any figure or table of config.yaml by its name
 NEEDED = {"difference": ("metric", "a", "b"), "threshold": ("metric", "a"), "correlation": ("x", "y"), "share": ("dataset", "share")}
 OPTIONAL = (
@@ -104,16 +105,16 @@ def judge_claims(
     results: Results,
     filter_reports: Sequence[Mapping[str, Any]] = (),
     made: Mapping[str, Collection[str]] | None = None,
-    configfiles: Sequence[str] = (),
+    study: str = "",
     stand_in: bool = False,
 ) -> list[dict[str, Any]]:
     """The verdict on every claim, in the order of the file. A filter's report has its dataset's `name`.
 
     `made` names the study's figures and tables (keys of SHOWN); a claim that none of them shows has the command of the whole study that
-    makes what would. Without it every claim counts as shown. `configfiles` are the files laid over config.yaml, for the commands of those
-    that are. In a study that is a `stand_in` all data stand in for the papers'.
+    makes what would. Without it every claim counts as shown. The command of one that it shows is the launcher's
+    where that knows the `study`. In a study that is a `stand_in` all data stand in for the papers'.
     """
-    stand_ins, laid_over = content["stand_ins"], " ".join(["", "-c2", "--configfile", *configfiles]) if configfiles else ""
+    stand_ins, start = content["stand_ins"], f"./untaxed {study}" if study in LAUNCHED else "snakemake"
     records = [judge_claim(claim, results, content["aliases"], stand_ins, filter_reports, stand_in) for claim in content["claims"]]
     for record in records:
         kind = next(key for key in SHOWN if record[key])
@@ -121,7 +122,7 @@ def judge_claims(
         if not record["made"]:
             record["command"] = f"{WHOLE_STUDY} {record[kind]}"
         else:
-            record["command"] += laid_over
+            record["command"] = f"{start} {record[kind]}"
     return records
 
 

