@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from untaxed.budget import Counter, distil_job
 from untaxed.config import load, merge
-from untaxed.distillation import assemble, build_requests, open_check, read_answer, whole_sentences
+from untaxed.distillation import REASONS, assemble, build_requests, open_check, read_answer, whole_sentences
 from untaxed.engine import Generation
 from untaxed.records import UserError, read_yaml
 from untaxed.study import Study
@@ -62,17 +62,7 @@ def test_rows_keep_their_questions_and_lose_what_the_teacher_could_not_answer():
     assert report == {
         "rows": 3,
         "kept": 1,
-        "reasons": {
-            "ok": 1,
-            "trimmed": 0,
-            "refused-by-api": 0,
-            "truncated": 1,
-            "unclosed": 0,
-            "empty": 1,
-            "no-trace": 0,
-            "unparseable": 0,
-            "wrong": 0,
-        },
+        "reasons": dict.fromkeys(REASONS, 0) | {"ok": 1, "truncated": 1, "empty": 1},
         "tokens": {"prompt": 15, "generated": 21},
     }
     assert [(r.id, r.messages[0]["content"], r.seed) for r in build_requests(rows, 4)][:1] == [("a", "a?", 4)]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from misbehaving import serving
 from untaxed import served
+from untaxed.distillation import REASONS
 from untaxed.engine import Request, Sampling, Unanswered, calls_file, generate_resumable, open_engine
 from untaxed.judges import JUDGES, judge_samples, open_judge
 from untaxed.records import UserError, read_json, read_jsonl, write_jsonl
@@ -370,17 +371,7 @@ def test_only_what_a_teacher_answered_becomes_a_row_and_the_report_says_what_it_
     assert rows == {"p0": ("", "re p0"), "p4": ("", "re p4"), "p6": ("hm", "re p6")}
     found = read_json(report)
     assert found["teacher"] == engine["model"]
-    assert found["reasons"] == {
-        "ok": 3,
-        "trimmed": 0,
-        "refused-by-api": 3,
-        "truncated": 1,
-        "unclosed": 0,
-        "empty": 1,
-        "no-trace": 0,
-        "unparseable": 0,
-        "wrong": 0,
-    }
+    assert found["reasons"] == dict.fromkeys(REASONS, 0) | {"ok": 3, "refused-by-api": 3, "truncated": 1, "empty": 1}
     assert {key: found["calls"][key] for key in ("calls", "answered", "retries")} == {
         "calls": 13,
         "answered": 7,
